@@ -1,0 +1,113 @@
+"""Choosing an implementation of an operator: first what is available, then what has proved itself here.
+
+Every operator has a plain reference, which is its specification, and a ladder of faster backends. ``auto`` takes the
+first rung that is available for the tensors at hand *and* whose numbers agreed with the reference in this process, for
+this kind of call, outputs and gradients alike. A rung that disagrees is switched off with a message naming it: kernels
+that silently return wrong numbers are the one failure that nobody notices.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from ..errors import UserError
+
+BACKEND_VARIABLE = "MAMBASEG_BACKEND"  # forces one backend for a whole process, for fault finding
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operator.
+
+    Attributes:
+        name: what users type (``reference``, ``torch``, ``jit``, ``mamba_ssm`` ...).
+        function: takes the operator's arguments.
+        devices: device types it runs on; empty means any.
+        dtypes: names of the element types it computes in; empty means any floating type.
+        why_not: None where it can run on this machine, else the reason in one sentence.
+    """
+
+    name: str
+    function: Callable
+    devices: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    why_not: Callable[[], str | None] = lambda: None
+
+    def refuses(self, device_type: str, dtype: str) -> str | None:
+        """The reason why this backend cannot take tensors of that device and type, or None."""
+        if self.devices and device_type not in self.devices:
+            return f"runs on {' and '.join(self.devices)}, not on {device_type}"
+        if self.dtypes and dtype not in self.dtypes:
+            return f"computes in {' or '.join(self.dtypes)}, not in {dtype}"
+        return self.why_not()
+
+
+class Ladder:
+    """The backends of one operator, fastest first, and what their self-checks said.
+
+    Args:
+        operator: its name, for messages.
+        backends: fastest first; the last one must run anywhere.
+        disagreement: ``f(backend_function, **kind) -> float``, the largest scale-relative difference from the
+            reference over outputs and gradients on a small seeded input of that kind.
+        tolerance: the largest disagreement that is accepted, by element type.
+    """
+
+    def __init__(self, operator: str, backends: tuple[Backend, ...], disagreement: Callable, tolerance: dict[str, float]):
+        self.operator = operator
+        self.backends = backends
+        self._disagreement = disagreement
+        self._tolerance = tolerance
+        self._verdicts: dict[tuple[str, Hashable], str | None] = {}
+
+    def choose(self, requested: str, kind: dict) -> Backend:
+        """The backend for a call.
+
+        Args:
+            requested: a backend's name, or ``auto``.
+            kind: what tells one compiled kernel from another; holds at least ``device_type`` and ``dtype`` (strings).
+
+        Raises:
+            UserError: the requested backend is unknown, unavailable, or failed its self-check.
+        """
+        if requested == "auto":
+            requested = os.environ.get(BACKEND_VARIABLE, "auto")
+        if requested != "auto":
+            return self._named(requested, kind)
+        for backend in self.backends:
+            if backend.refuses(kind["device_type"], kind["dtype"]) is None and self.verdict(backend, kind) is None:
+                return backend
+        raise UserError(
+            f"No backend of {self.operator} works for {kind['dtype']} on {kind['device_type']}.",
+            "Run 'mambaseg doctor' and send its output.",
+        )
+
+    def _named(self, name: str, kind: dict) -> Backend:
+        backend = next((b for b in self.backends if b.name == name), None)
+        if backend is None:
+            known = ", ".join(b.name for b in self.backends)
+            raise UserError(f"Unknown backend '{name}' of {self.operator}.", f"Choose one of: auto, {known}.")
+        reason = backend.refuses(kind["device_type"], kind["dtype"]) or self.verdict(backend, kind)
+        if reason:
+            raise UserError(f"Backend '{name}' of {self.operator} is not available: {reason}.", "Use 'auto'.")
+        return backend
+
+    def verdict(self, backend: Backend, kind: dict) -> str | None:
+        """None where the backend agrees with the reference on this kind of call, else what went wrong (kept)."""
+        key = (backend.name, tuple(sorted(kind.items())))
+        if key not in self._verdicts:
+            self._verdicts[key] = self._check(backend, kind)
+            if self._verdicts[key]:
+                warnings.warn(f"{self.operator}: '{backend.name}' is off: {self._verdicts[key]}", stacklevel=3)
+        return self._verdicts[key]
+
+    def _check(self, backend: Backend, kind: dict) -> str | None:
+        try:
+            difference = self._disagreement(backend.function, **kind)
+        except Exception as error:  # a broken kernel must never take the program down with it
+            return f"self-check raised {type(error).__name__}: {error}"
+        limit = self._tolerance[kind["dtype"]]
+        if not difference <= limit:  # also true for NaN
+            return f"self-check differs from the reference by {difference:.1e} (limit {limit:.0e})"
+        return None
