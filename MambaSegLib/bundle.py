@@ -1,0 +1,274 @@
+"""A trained model as a folder: ``bundle.json`` (what it is), ``weights.safetensors``, ``README.md`` (the card).
+
+Opening a bundle executes no code and needs no torch. A bundle is never changed in place: fine-tuning makes a child.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .bundle_schema import SCHEMA_VERSION, check_bundle_data
+from .card import card_markdown
+from .errors import UserError
+from .job import to_json_value
+
+__all__ = ["SCHEMA_VERSION", "Label", "ModelBundle", "card_markdown", "open_bundle", "write_bundle"]
+
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "README.md"
+_MAX_JSON_BYTES = 64 << 20
+_SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32"}
+
+# (path, size, mtime_ns) -> sha256: a file that has not changed since is not read again in this process.
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True)
+class Label:
+    """One structure of a label map.
+
+    Args:
+        value: its number in the label map, > 0.
+        name: what a user reads.
+        color: red, green, blue, 0..255.
+        terminology: {"category": triplet, "type": triplet, "type_modifier": triplet or None}; a triplet is
+            [coding scheme, code, meaning] such as ["SCT", "123037004", "Anatomical Structure"]. May be empty.
+    """
+
+    value: int
+    name: str
+    color: tuple[int, int, int]
+    terminology: dict
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A checked bundle. `data` is ``bundle.json`` as `bundle_schema.check_bundle_data` accepts it; do not change it."""
+
+    folder: Path
+    data: dict
+
+    @property
+    def id(self) -> str:
+        return self.data["id"]
+
+    @property
+    def version(self) -> str:
+        return self.data["version"]
+
+    @property
+    def title(self) -> str:
+        return self.data["title"]
+
+    @property
+    def description(self) -> str:
+        return self.data["description"]
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(
+            Label(item["value"], item["name"], tuple(item["color"]), item["terminology"] or {})
+            for item in self.data["labels"]
+        )
+
+    @property
+    def network(self) -> dict:
+        """{"name", "in_channels", "out_channels", "hyper"}: the arguments of `networks.create`."""
+        return self.data["network"]
+
+    @property
+    def inputs(self) -> list[dict]:
+        """One {"name", "modality", "description"} per input channel."""
+        return self.data["inputs"]
+
+    @property
+    def preprocessing(self) -> dict:
+        """{"orientation", "spacing_mm" (x, y, z), "normalisation"}."""
+        return self.data["preprocessing"]
+
+    @property
+    def inference(self) -> dict:
+        """{"patch" (z, y, x), "overlap", "mirror_axes", "min_component_mm3", "margin_mm"}."""
+        return self.data["inference"]
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights file, hexadecimal."""
+        return self.data["weights"]["sha256"]
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / self.data["weights"]["file"]
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return card_markdown(self.data)
+
+
+def open_bundle(folder: str | os.PathLike, verify: bool = True) -> ModelBundle:
+    """Read and check the bundle in `folder`.
+
+    Args:
+        folder: the folder that holds ``bundle.json``.
+        verify: also read the weights and compare their sha256 (their size is always compared).
+
+    Raises:
+        UserError: anything missing, malformed or tampered with; the message names file, field, expected and found.
+    """
+    folder = Path(folder)
+    data = _read_json(folder)
+    check_bundle_data(data, str(folder / BUNDLE_FILE))
+    bundle = ModelBundle(folder, data)
+    _check_weights(bundle, verify)
+    return bundle
+
+
+def write_bundle(folder: str | os.PathLike, data: dict, weights: Mapping | str | os.PathLike) -> ModelBundle:
+    """Write a new bundle; it appears complete or not at all, and an existing folder is never overwritten.
+
+    Args:
+        folder: the new folder; its parent is created.
+        data: everything of ``bundle.json`` except "weights", which is computed. ``data["weights"]["dtype"]``
+            ("float16" or "float32", default) chooses how floating arrays are stored.
+        weights: name -> array (numpy, or torch on the CPU), or the path of a safetensors file to copy.
+
+    Raises:
+        UserError: the folder exists or cannot be written, or `data` or `weights` are not acceptable.
+    """
+    folder = Path(folder).absolute()
+    if not isinstance(weights, Mapping) and not Path(weights).is_file():
+        raise UserError(f"There is no weights file {weights}.", "Give a safetensors file, or arrays.")
+    if folder.exists():
+        raise UserError(
+            f"A new model needs a new folder, but {folder} exists.",
+            "Choose another name; models are never overwritten.",
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"The model cannot be written to {folder}: {error.strerror}.", "Choose a folder you may write to."
+        ) from error
+    try:
+        data = _fill(temporary, data, weights)
+        os.chmod(temporary, 0o755)  # mkdtemp makes private folders; a model is for everyone on the machine
+        os.rename(temporary, folder)
+    except OSError as error:
+        raise UserError(
+            f"The model cannot be written to {folder}: {error.strerror}.", "Check free space and rights."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ModelBundle(folder, data)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """sha256 of a file, hexadecimal; remembered within this process while size and time of the file stay the same."""
+    path = os.path.abspath(path)
+    status = os.stat(path)
+    key = (path, status.st_size, status.st_mtime_ns)
+    if key not in _hashes:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        _hashes[key] = digest.hexdigest()
+    return _hashes[key]
+
+
+def _read_json(folder: Path) -> dict:
+    path = folder / BUNDLE_FILE
+    if not path.is_file():
+        found = "no such folder" if not folder.is_dir() else f"a folder without {BUNDLE_FILE}"
+        raise UserError(
+            f"A model is a folder with {BUNDLE_FILE}, but {folder} is {found}.", "Give the folder of a model."
+        )
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise UserError(
+                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB.", "This is not a model of this program."
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the rights of the file.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}.", "Copy the model again from where it came.") from error
+
+
+def _check_weights(bundle: ModelBundle, verify: bool) -> None:
+    path, stated = bundle.weights_path, bundle.data["weights"]
+    again = "Copy the model again from where it came."
+    try:
+        size = path.stat().st_size
+        if size != stated["bytes"]:
+            raise UserError(f"{path} must have {stated['bytes']} bytes as {BUNDLE_FILE} says, but has {size}.", again)
+        found = sha256_of(path) if verify else stated["sha256"]
+    except OSError as error:
+        raise UserError(f"The weights of the model, {path}, cannot be read: {error.strerror}.", again) from error
+    if found != stated["sha256"].lower():
+        message = f"{path} was changed: its sha256 must be {stated['sha256']} as {BUNDLE_FILE} says, but is {found}."
+        raise UserError(message, again)
+
+
+def _fill(folder: Path, data: dict, weights: Mapping | str | os.PathLike) -> dict:
+    """Write the three files of a bundle into `folder`; returns the complete data."""
+    data = to_json_value(data)
+    path = folder / WEIGHTS_FILE
+    if isinstance(weights, Mapping):
+        dtype = data.get("weights", {}).get("dtype", "float32")
+        _save_arrays(path, weights, dtype)
+    else:
+        shutil.copyfile(weights, path)
+        dtype = _dtype_of(path)
+    data["weights"] = {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "dtype": dtype}
+    check_bundle_data(data, BUNDLE_FILE)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+    (folder / CARD_FILE).write_text(card_markdown(data), encoding="utf-8", newline="\n")
+    return data
+
+
+def _save_arrays(path: Path, weights: Mapping, dtype: str) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    if dtype not in _SAFETENSORS_DTYPES.values():
+        raise UserError(f"Weights are stored as float16 or float32, not {dtype!r}.", "Set weights.dtype accordingly.")
+    arrays = {}
+    for name, array in weights.items():
+        array = np.asarray(array)
+        if np.issubdtype(array.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                array = array.astype(dtype)
+            if not np.isfinite(array).all():
+                raise UserError(
+                    f"The weights {name!r} are not finite as {dtype}.", "Store float32, or look at the training."
+                )
+        arrays[name] = np.array(array, order="C")
+    save_file(arrays, path)
+
+
+def _dtype_of(path: Path) -> str:
+    """The floating type that most numbers of a safetensors file have; reads its header only."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _MAX_JSON_BYTES)))
+        count = {}
+        for name, tensor in header.items():
+            if name != "__metadata__" and tensor["dtype"] in _SAFETENSORS_DTYPES:
+                dtype = _SAFETENSORS_DTYPES[tensor["dtype"]]
+                count[dtype] = count.get(dtype, 0) + math.prod(tensor["shape"])
+        return max(count, key=count.get)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            "The weights are not a safetensors file with float16 or float32 numbers.", "Give such a file."
+        ) from error
