@@ -1,0 +1,176 @@
+"""Images in and out of files. Reading checks everything that could spoil a result later; see `MambaSegLib.volume`.
+
+Torch-free. Positions are LPS millimetres; arrays are (Z, Y, X).
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MambaSegLib import dicom_series
+from MambaSegLib.errors import UserError
+from MambaSegLib.label_file import check_output, collapse_layers, write_labels
+from MambaSegLib.volume import Volume, check_volume
+
+__all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
+
+EXTENSIONS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+_READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or a DICOM folder"
+
+
+def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn) -> Volume:
+    """Read one scalar 3-D image.
+
+    Args:
+        path: .nrrd .nhdr .nii .nii.gz .mha .mhd, a folder with a DICOM series, or any file of that series.
+        warn: told in a sentence about things that the user should know but that do not stop the work.
+
+    Returns:
+        The image, (Z, Y, X), in the file's own number type.
+
+    Raises:
+        UserError: missing, corrupt or wrong file, 4-D or colour image, NaN, one slice, broken geometry.
+    """
+    path = Path(path)
+    image = _read(path, warn)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise UserError(
+            f"One grey value per voxel was expected, but '{path.name}' has {image.GetNumberOfComponentsPerPixel()} "
+            "(a colour image, a vector field or several time points).",
+            "Choose or extract a single channel.",
+        )
+    volume = Volume.from_sitk(image, path.name)
+    check_volume(volume)
+    return volume
+
+
+def read_labels(path: str | Path) -> Volume:
+    """Read a label map or a segmentation file (.seg.nrrd) as whole numbers, (Z, Y, X); 0 is background.
+
+    Overlapping segments, which Slicer keeps in several layers, are painted one over the other in their order.
+    Raises UserError like `read_volume`, and when the voxels are not whole numbers.
+    """
+    path = Path(path)
+    image = _read(path, warnings.warn)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        volume = collapse_layers(image, path.name)
+    else:
+        volume = Volume.from_sitk(image, path.name)
+    check_volume(volume)
+    if volume.array.dtype.kind == "f":
+        rounded = np.rint(volume.array)
+        if not np.array_equal(rounded, volume.array):
+            raise UserError(
+                f"Whole numbers were expected as labels, but '{path.name}' holds fractions.",
+                "Choose the label map or segmentation, not the image.",
+            )
+        volume = volume.with_array(rounded.astype(np.int32))
+    return volume
+
+
+def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
+    if not path.exists():
+        raise UserError(f"An image was expected at '{path}', but there is no such file.", "Check the path.")
+    try:
+        if path.is_dir():
+            image = dicom_series.read_folder(path, warn)
+        elif path.name.lower().endswith(EXTENSIONS):
+            _check_nifti(path)
+            image = sitk.ReadImage(str(path))
+        elif dicom_series.is_dicom(path):
+            image = dicom_series.read_file(path, warn)
+        else:
+            raise UserError(f"An image was expected ({_READABLE}), but '{path.name}' is none.", "Choose such a file.")
+    except RuntimeError as error:
+        raise _readable(error, path) from error
+    return _three_dimensional(image, path.name)
+
+
+def _three_dimensional(image: sitk.Image, name: str) -> sitk.Image:
+    size = image.GetSize()
+    if image.GetDimension() == 4 and size[3] == 1:
+        return image[..., 0]
+    if image.GetDimension() == 2:
+        raise UserError(
+            f"A volume of several slices was expected, but '{name}' is a single slice of {size[0]} x {size[1]} pixels.",
+            "Choose the whole 3-D series.",
+        )
+    if image.GetDimension() != 3:
+        raise UserError(
+            f"A 3-D image was expected, but '{name}' is {image.GetDimension()}-D ({' x '.join(map(str, size))}).",
+            "Extract one time point or one channel and choose that file.",
+        )
+    return image
+
+
+def _readable(error: RuntimeError, path: Path) -> UserError:
+    """ITK's report, several lines of C++ file names, as one sentence."""
+    text = str(error)
+    if "Zero-valued spacing" in text:
+        return UserError(
+            f"A voxel size above zero was expected, but '{path.name}' has a spacing of 0 mm.",
+            "Correct the spacing in the file's header or export the image again.",
+        )
+    if "orthonormal" in text:
+        return UserError(
+            f"Axes at right angles were expected, but '{path.name}' is sheared.",
+            "Resample it onto a regular grid first, for example with Slicer's Resample modules.",
+        )
+    if isinstance(error.__cause__, PermissionError) or "Permission denied" in text:
+        return UserError(f"'{path}' may not be read.", "Ask for the right to read it.")
+    return UserError(
+        f"An image was expected, but '{path.name}' is damaged, incomplete or not what its name says.",
+        "Copy or export it again and check that other programs open it.",
+    )
+
+
+def _check_nifti(path: Path) -> None:
+    """Refuse an incomplete NIfTI file or one without voxel size: ITK would fill in zeros, or 1 mm, and say nothing."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return
+    try:
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            header = file.read(540)
+            size = len(header)
+            while block := file.read(1 << 22):
+                size += len(block)
+        needed, spacing = _nifti_extent(header)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        if isinstance(error, PermissionError):
+            raise UserError(f"'{path}' may not be read.", "Ask for the right to read it.") from error
+        raise _readable(RuntimeError(), path) from error
+    if size < needed:
+        raise _readable(RuntimeError(), path)
+    if not np.isfinite(spacing).all() or not np.all(spacing):
+        raise _readable(RuntimeError("Zero-valued spacing"), path)
+
+
+def _nifti_extent(header: bytes) -> tuple[int, np.ndarray]:
+    """Bytes that a complete file has, and its voxel size in mm, from a NIfTI-1 or NIfTI-2 header."""
+    for order in "<>":
+        (length,) = struct.unpack_from(order + "i", header)
+        if length == 348:
+            dim, (bits,) = struct.unpack_from(order + "8h", header, 40), struct.unpack_from(order + "h", header, 72)
+            spacing, (start,) = (
+                struct.unpack_from(order + "3f", header, 80),
+                struct.unpack_from(order + "f", header, 108),
+            )
+        elif length == 540:
+            dim, (bits,) = struct.unpack_from(order + "8q", header, 16), struct.unpack_from(order + "h", header, 14)
+            spacing, (start,) = (
+                struct.unpack_from(order + "3d", header, 112),
+                struct.unpack_from(order + "q", header, 168),
+            )
+        else:
+            continue
+        voxels = int(np.prod([max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]], dtype=object))
+        return int(start) + voxels * bits // 8, np.array(spacing[: min(3, dim[0])])
+    raise struct.error("no NIfTI header")
