@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class ModelBundle:
     """A checked bundle. `data` is ``bundle.json`` as `bundle_schema.check_bundle_data` accepts it; do not change it."""
 
     folder: Path
-    data: dict
+    data: dict = field(repr=False)
 
     @property
     def id(self) -> str:

@@ -63,8 +63,8 @@ def entries(extra_folders: Iterable[str | os.PathLike] = ()) -> list[Entry]:
     roots += [(user_folder(), "user"), (shipped_folder(), "shipped")]
     found: dict[Path, Entry] = {}
     for root, origin in roots:
-        ordered = sorted((_entry(folder, origin) for folder in _bundle_folders(root)), key=lambda e: e.title.casefold())
-        for entry in ordered:
+        folders = _extra_folders(root) if origin == "extra" else _own_folders(root)
+        for entry in sorted((_entry(folder, origin) for folder in folders), key=lambda entry: entry.title.casefold()):
             found.setdefault(entry.folder.resolve(), entry)
     return list(found.values())
 
@@ -119,14 +119,18 @@ def _unknown(wanted: str, ids: list[str]) -> UserError:
     return UserError(f"There is no model {wanted!r}.", f"{guess}{there}")
 
 
-def _bundle_folders(root: Path) -> list[Path]:
-    """`root` itself when it is a bundle, else every folder in it that means to be one."""
-    if (root / BUNDLE_FILE).is_file():
-        return [root]
-    try:
-        return [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_"))]
-    except OSError:  # most users have no models of their own: a folder that is not there holds none
+def _own_folders(root: Path) -> list[Path]:
+    """Every folder of a place made for models: one without ``bundle.json`` is a broken model, not a stranger."""
+    if not root.is_dir():  # most users have no models of their own
         return []
+    return [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_"))]
+
+
+def _extra_folders(root: Path) -> list[Path]:
+    """The models in a folder that may hold anything else too; `root` itself when it is one or cannot be looked into."""
+    if (root / BUNDLE_FILE).is_file() or not root.is_dir():
+        return [root]
+    return [path.parent for path in root.glob(f"*/{BUNDLE_FILE}")]
 
 
 def _entry(folder: Path, origin: str) -> Entry:
