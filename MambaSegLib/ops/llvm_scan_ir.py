@@ -1,0 +1,445 @@
+"""The selective scan as LLVM kernels, forward and backward. `llvm_scan` packs the operands and calls them.
+
+One task is one batch item, one group and a range of channel blocks (a block is `width` channels, one vector). It walks
+the sequence in tiles of TILE steps. For a tile and a block: softplus(delta + bias) and delta u go to small buffers;
+then, STATES states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the gate
+and the store. Nothing of size L x D x N exists.
+
+The forward pass keeps the state at each tile's start. The backward pass walks the tiles from the end, recomputes the
+states of a tile from there, and runs the adjoint recurrence
+    g_t = C_t gy_t + c_t,  c_{t-1} = exp(delta_t A) g_t
+    dC_t = gy_t h_t,  dB_t = g_t delta_t u_t,  dA = sum g_t exp(delta_t A) h_{t-1} delta_t
+    ddelta_t = u_t sum_n g_t B_t + sum_n g_t exp(delta_t A) h_{t-1} A,  du_t = delta_t sum_n g_t B_t + D gy_t
+
+Each step sits at a position of the sequence, its own number or the entry of an order table. With `shared`, all groups
+of a batch item are one task: they read the same u, z and gy and add up their y, du and dz in place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from .llvm_builder import ELEMENTS, INT32, INT64, KernelBuilder
+
+TILE = 16
+STRIDED = ("u", "delta", "z", "B", "C", "y", "gy", "du", "ddelta", "dz", "dB", "dC")
+PARAMETERS = (
+    *("parts", "groups", "channels", "blocks", "tail_lanes", "length", "tiles", "order", "part_stride"),
+    *("A", "A_log2e", "A_largest", "D", "bias", "states", "dA", "dD", "dbias"),
+    *(name + suffix for name in STRIDED for suffix in ("", "_batch", "_group", "_row")),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a scan kernel is compiled for."""
+
+    backward: bool
+    dtype: str
+    width: int
+    state_size: int
+    gated: bool  # there is a z
+    softplus: bool
+    ordered: bool  # there is an order table
+    shared: bool
+    tail: bool  # the last block of a group has fewer channels than `width`
+    keep_states: bool  # forward only: write checkpoints
+
+
+def states_at_once(state_size: int) -> int:
+    """States that are carried together; with more than four of them AVX2 runs out of registers."""
+    return next(count for count in (4, 3, 2, 1) if state_size % count == 0)
+
+
+def scratch_per_block(variant: Variant) -> int:
+    """Elements of run-time scratch for every channel block of a task."""
+    state = variant.state_size * variant.width
+    return 2 * state + 2 * variant.width if variant.backward else state
+
+
+def build(variant: Variant) -> KernelBuilder:
+    kernel = BackwardKernel(variant) if variant.backward else ForwardKernel(variant)
+    return kernel.build()
+
+
+class ScanKernel(ABC):
+    """What both directions share: finding a task's data, tiles, and access to rows of channels."""
+
+    def __init__(self, variant: Variant):
+        self.v = variant
+        self.g = KernelBuilder(PARAMETERS, ELEMENTS[variant.dtype], variant.width)
+        self.at_once = states_at_once(variant.state_size)
+        self.block = variant.state_size * variant.width  # elements of one block's state
+        vectors, scalars = TILE * variant.width, TILE * variant.state_size
+        self.b_tile, self.c_tile = self.g.scratch(scalars), self.g.scratch(scalars)
+        self.delta_tile, self.input_tile, self.y_tile = (self.g.scratch(vectors) for _ in range(3))
+        if variant.tail:
+            self.g.make_lane_buffers()
+
+    def build(self) -> KernelBuilder:
+        g, v = self.g, self.v
+        with g.each_task() as task:
+            parts, groups = g.parameter("parts"), g.parameter("groups")
+            part, rest = g.remainder(task, parts), g.quotient(task, parts)
+            if v.shared:
+                with g.loop(groups) as loop:
+                    self.walk(self.locate(rest, loop.index, part))
+            else:
+                self.walk(self.locate(g.quotient(rest, groups), g.remainder(rest, groups), part))
+        return g
+
+    @abstractmethod
+    def walk(self, task: SimpleNamespace) -> None:
+        """Emits the work of one task (of one group, if groups are shared)."""
+
+    def locate(self, batch, group, part) -> SimpleNamespace:
+        """Pointers and sizes of one task; the pointers of u, delta, ... are at its first channel."""
+        g, blocks = self.g, self.g.parameter("blocks")
+        parts = g.parameter("parts")
+        first = g.quotient(g.times(blocks, part), parts)
+        beyond = g.quotient(g.times(blocks, g.plus(part, 1)), parts)
+        task = SimpleNamespace(
+            group=group,
+            blocks=g.minus(beyond, first),
+            length=g.parameter("length"),
+            tiles=g.parameter("tiles"),
+            tail_lanes=g.parameter("tail_lanes"),
+            last_block=g.minus(g.minus(blocks, 1), first),  # of the group, counted from the task's first
+            run_time_scratch=g.scratch_end(),
+        )
+        names = ["u", "delta", "B", "C", *(["z"] if self.v.gated else [])]
+        names += ["gy", "du", "ddelta", "dB", "dC", *(["dz"] if self.v.gated else [])] if self.v.backward else ["y"]
+        for name in names:
+            start = g.plus(g.times(batch, g.parameter(name + "_batch")), g.times(group, g.parameter(name + "_group")))
+            if name in ("dB", "dC"):
+                start = g.plus(start, g.times(part, g.parameter("part_stride")))
+            elif name not in ("B", "C"):
+                start = g.plus(start, g.times(first, self.v.width))
+            setattr(task, name, (g.at(g.pointer(name), start), g.parameter(name + "_row")))
+        in_group = g.plus(g.times(group, blocks), first)
+        in_batch = g.plus(g.times(batch, g.parameter("groups"), blocks), in_group)
+        for name, size in (("A", self.block), ("A_log2e", self.block), ("A_largest", self.v.width)):
+            setattr(task, name, g.at(g.pointer(name), g.times(in_group, size)))
+        for name in ("D", "bias"):
+            setattr(task, name, g.at(g.pointer(name), g.times(in_group, self.v.width)))
+        task.states = g.at(g.pointer("states"), g.times(in_batch, task.tiles, self.block))
+        for name, size in (("dA", self.block), ("dD", self.v.width), ("dbias", self.v.width)):
+            setattr(task, name, g.at(g.pointer(name), g.times(in_batch, size)))
+        if self.v.ordered:
+            task.order = g.at(g.pointer("order", INT32), g.times(group, task.length))
+        return task
+
+    def tile(self, task, number) -> SimpleNamespace:
+        start = self.g.times(number, TILE)
+        return SimpleNamespace(
+            number=number, start=start, steps=self.g.smaller(self.g.minus(task.length, start), TILE)
+        )
+
+    def position(self, task, tile, step):
+        t = self.g.plus(tile.start, step)
+        return self.g.ir.sext(self.g.ir.load(self.g.at(task.order, t)), INT64) if self.v.ordered else t
+
+    def load_b_and_c(self, task, tile) -> None:
+        """Gathers the tile's B and C once for all channel blocks."""
+        g, n = self.g, self.v.state_size
+        with g.loop(tile.steps) as steps:
+            position = self.position(task, tile, steps.index)
+            for target, (source, row) in ((self.b_tile, task.B), (self.c_tile, task.C)):
+                with g.loop(n) as states:
+                    value = g.ir.load(g.at(source, g.times(position, row), states.index))
+                    g.ir.store(value, g.at(target, g.times(steps.index, n), states.index))
+
+    # ---- rows of channels: one block of u, delta, z, y, ... at one position
+
+    def is_tail(self, task, block):
+        return self.g.ir.icmp_signed("==", block, task.last_block)
+
+    def read(self, task, block, source, position):
+        pointer, row = source
+        offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
+        if not self.v.tail:
+            return self.g.load(pointer, offset)
+        return self.g.choose(
+            self.is_tail(task, block),
+            lambda: self.g.load_lanes(task.tail_lanes, pointer, offset),
+            lambda: self.g.load(pointer, offset),
+        )
+
+    def write(self, value, task, block, target, position) -> None:
+        pointer, row = target
+        offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
+        if not self.v.tail:
+            self.g.store(value, pointer, offset)
+            return
+        with self.g.ir.if_else(self.is_tail(task, block)) as (partial, whole):
+            with partial:
+                self.g.store_lanes(value, task.tail_lanes, pointer, offset)
+            with whole:
+                self.g.store(value, pointer, offset)
+
+    def write_shared(self, value, task, block, target, position) -> None:
+        """Like write, but with `shared` the groups after the first one add to what is there."""
+        if self.v.shared:
+            value = self.g.choose(
+                self.g.ir.icmp_signed(">", task.group, self.g.integer(0)),
+                lambda: self.g.add(value, self.read(task, block, target, position)),
+                lambda: value,
+            )
+        self.write(value, task, block, target, position)
+
+    def prefetch(self, task, block, sources, position) -> None:
+        """Rows are far apart, which hardware prefetchers do not follow. Wrong addresses do no harm here."""
+        if not self.v.ordered:
+            for pointer, row in sources:
+                offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
+                self.g.prefetch(pointer, offset)
+
+    def step_size(self, task, block, position, bias):
+        """delta after bias and softplus, and the derivative of the latter."""
+        delta = self.g.add(self.read(task, block, task.delta, position), bias)
+        return self.g.softplus(delta) if self.v.softplus else (delta, self.g.constant(1))
+
+    def on_both_exponent_ranges(self, task, block, largest_delta, emit) -> None:
+        """emit(exp2 of a product): without clamping where |delta A| is small enough for all steps of the tile."""
+        g = self.g
+        bound = g.mul(largest_delta, g.load(task.A_largest, g.times(block, self.v.width)))
+        too_large = g.any_greater(bound, g.constant(g.element.exponent_limit))
+        with g.ir.if_else(too_large) as (clamped, plain):
+            with clamped:
+                emit(lambda delta, a: g.exp2(g.mul(delta, a)))
+            with plain:
+                emit(g.exp2_product)
+
+
+class ForwardKernel(ScanKernel):
+    def walk(self, task) -> None:
+        g, state = self.g, task.run_time_scratch
+        g.fill_zero(state, g.times(task.blocks, self.v.state_size))
+        with g.loop(task.tiles) as tiles:
+            tile = self.tile(task, tiles.index)
+            self.load_b_and_c(task, tile)
+            with g.loop(task.blocks) as blocks:
+                block, at_block = blocks.index, g.times(blocks.index, self.block)
+                block_state = g.at(state, at_block)
+                if self.v.keep_states:
+                    kept = g.at(task.states, g.times(g.plus(g.times(block, task.tiles), tile.number), self.block))
+                    with g.loop(self.v.state_size) as n:
+                        offset = g.times(n.index, self.v.width)
+                        g.store(g.load(block_state, offset), kept, offset)
+                largest_delta = self.fill_tile(task, tile, block)
+                a = g.at(task.A_log2e, at_block)
+                self.on_both_exponent_ranges(
+                    task, block, largest_delta, lambda exp2, a=a, h=block_state: self.recur(tile, a, h, exp2)
+                )
+                self.finish_tile(task, tile, block)
+
+    def fill_tile(self, task, tile, block):
+        g, at_block = self.g, self.g.times(block, self.v.width)
+        bias, skip = g.load(task.bias, at_block), g.load(task.D, at_block)
+        sources = [task.u, task.delta, *([task.z] if self.v.gated else [])]
+        with g.loop(tile.steps, carry=[g.constant(0)]) as steps:
+            position, offset = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
+            u = self.read(task, block, task.u, position)
+            delta, _ = self.step_size(task, block, position, bias)
+            self.prefetch(task, block, sources, g.plus(position, TILE))
+            g.store(delta, self.delta_tile, offset)
+            g.store(g.mul(delta, u), self.input_tile, offset)
+            g.store(g.mul(skip, u), self.y_tile, offset)
+            steps.carry_on([g.maximum(steps.values[0], g.absolute(delta))])
+        return steps.results[0]
+
+    def recur(self, tile, a_log2e, state, exp2) -> None:
+        """h = exp(delta A) h + delta u B and y += C h over the tile, a few states at a time."""
+        g, width, few = self.g, self.v.width, range(self.at_once)
+        with g.loop(self.v.state_size, step=self.at_once) as n:
+            offsets = [g.plus(g.times(n.index, width), i * width) for i in few]
+            a = [g.load(a_log2e, offset) for offset in offsets]
+            with g.loop(tile.steps, carry=[g.load(state, offset) for offset in offsets]) as steps:
+                at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n.index)
+                delta, x, y = (g.load(source, at) for source in (self.delta_tile, self.input_tile, self.y_tile))
+                h = []
+                for i in few:
+                    h.append(g.fma(exp2(delta, a[i]), steps.values[i], g.mul(x, g.load_splat(self.b_tile, row, i))))
+                    y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
+                g.store(y, self.y_tile, at)
+                steps.carry_on(h)
+            for value, offset in zip(steps.results, offsets, strict=True):
+                g.store(value, state, offset)
+
+    def finish_tile(self, task, tile, block) -> None:
+        g = self.g
+        with g.loop(tile.steps) as steps:
+            position = self.position(task, tile, steps.index)
+            y = g.load(self.y_tile, g.times(steps.index, self.v.width))
+            if self.v.gated:
+                y = g.mul(y, g.silu(self.read(task, block, task.z, position)))
+            self.write_shared(y, task, block, task.y, position)
+
+
+class BackwardKernel(ScanKernel):
+    def __init__(self, variant: Variant):
+        super().__init__(variant)
+        g, width = self.g, variant.width
+        few_states, all_states = TILE * self.at_once * width, TILE * self.block
+        # Read-modify-write buffers are staggered, so that they never agree in the lowest 12 bits of their addresses.
+        self.db_lanes, self.dc_lanes = g.scratch(all_states + 128), g.scratch(all_states + 256)
+        self.decay_tile, self.state_tile = g.scratch(few_states + 384), g.scratch(few_states)
+        names = ("slope_tile", "gy_tile", "sum_b_tile", "sum_a_tile")
+        for name in names:
+            setattr(self, name, g.scratch(TILE * width))
+        self.row_sums = g.scratch(TILE * variant.state_size + width)
+
+    def walk(self, task) -> None:
+        g, width = self.g, self.v.width
+        carry = task.run_time_scratch
+        # What Kahan's sums lost: of dA, then of dD and dbias.
+        lost_a = g.at(carry, g.times(task.blocks, self.block))
+        lost_channel = g.at(lost_a, g.times(task.blocks, self.block))
+        g.fill_zero(carry, g.times(task.blocks, 2 * self.v.state_size + 2))
+        g.fill_zero(task.dA, g.times(task.blocks, self.v.state_size))
+        g.fill_zero(task.dD, task.blocks)
+        g.fill_zero(task.dbias, task.blocks)
+        with g.loop(task.tiles) as tiles:
+            tile = self.tile(task, g.minus(g.minus(task.tiles, 1), tiles.index))
+            self.load_b_and_c(task, tile)
+            g.fill_zero(self.db_lanes, TILE * self.v.state_size)
+            g.fill_zero(self.dc_lanes, TILE * self.v.state_size)
+            with g.loop(task.blocks) as blocks:
+                block, at_block = blocks.index, g.times(blocks.index, self.block)
+                at_channel = g.times(block, width)
+                largest_delta, dd = self.fill_tile(task, tile, block)
+                lost_d = g.at(lost_channel, g.times(at_channel, 2))
+                g.accumulate_compensated(dd, g.at(task.dD, at_channel), lost_d)
+                kept = g.at(task.states, g.times(g.plus(g.times(block, task.tiles), tile.number), self.block))
+                places = [g.at(p, at_block) for p in (task.A_log2e, task.A, carry, task.dA, lost_a)]
+                self.on_both_exponent_ranges(
+                    task,
+                    block,
+                    largest_delta,
+                    lambda exp2, kept=kept, places=places: self.adjoint(tile, kept, *places, exp2),
+                )
+                dbias = self.finish_tile(task, tile, block)
+                g.accumulate_compensated(dbias, g.at(task.dbias, at_channel), g.at(lost_d, width))
+            self.reduce_rows(task, tile, self.db_lanes, task.dB)
+            self.reduce_rows(task, tile, self.dc_lanes, task.dC)
+
+    def fill_tile(self, task, tile, block):
+        g, at_block = self.g, self.g.times(block, self.v.width)
+        bias, skip = g.load(task.bias, at_block), g.load(task.D, at_block)
+        sources = [task.u, task.delta, task.gy, *([task.z] if self.v.gated else [])]
+        with g.loop(tile.steps, carry=[g.constant(0)] * 2) as steps:
+            position, at = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
+            u, gy = (self.read(task, block, source, position) for source in (task.u, task.gy))
+            delta, slope = self.step_size(task, block, position, bias)
+            self.prefetch(task, block, sources, g.minus(position, TILE))
+            if self.v.gated:
+                g.store(g.mul(skip, u), self.y_tile, at)
+                gy = g.mul(gy, g.silu(self.read(task, block, task.z, position)))
+            for value, target in (
+                (delta, self.delta_tile),
+                (slope, self.slope_tile),
+                (g.mul(delta, u), self.input_tile),
+                (gy, self.gy_tile),
+                (g.constant(0), self.sum_b_tile),
+                (g.constant(0), self.sum_a_tile),
+            ):
+                g.store(value, target, at)
+            steps.carry_on([g.maximum(steps.values[0], g.absolute(delta)), g.fma(gy, u, steps.values[1])])
+        return steps.results
+
+    def adjoint(self, tile, kept, a_log2e, a, carry, da, lost, exp2) -> None:
+        g, width = self.g, self.v.width
+        with g.loop(self.v.state_size, step=self.at_once) as n:
+            offsets = [g.plus(g.times(n.index, width), i * width) for i in range(self.at_once)]
+            states = self.recompute(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a_log2e, kept)), exp2)
+            carried = self.adjoint_steps(
+                tile, n.index, states, *([g.load(p, o) for o in offsets] for p in (a, carry))
+            )
+            for i, offset in enumerate(offsets):
+                g.store(carried[self.at_once + i], carry, offset)
+                # Sums of one tile first, then of all: this and Kahan keep float32 accurate for long sequences.
+                g.accumulate_compensated(carried[2 * self.at_once + i], g.at(da, offset), g.at(lost, offset))
+
+    def recompute(self, tile, n, a, start, exp2) -> list:
+        """The states and decays of the tile; returns the states after its last step."""
+        g, width = self.g, self.v.width
+        with g.loop(tile.steps, carry=start) as steps:
+            at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n)
+            kept = g.times(at, self.at_once)
+            delta, x = g.load(self.delta_tile, at), g.load(self.input_tile, at)
+            y = g.load(self.y_tile, at) if self.v.gated else None
+            h = []
+            for i, before in enumerate(steps.values):
+                decay = exp2(delta, a[i])
+                g.store(before, self.state_tile, kept, i * width)
+                g.store(decay, self.decay_tile, kept, i * width)
+                h.append(g.fma(decay, before, g.mul(x, g.load_splat(self.b_tile, row, i))))
+                if self.v.gated:
+                    y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
+            if self.v.gated:
+                g.store(y, self.y_tile, at)
+            steps.carry_on(h)
+        return steps.results
+
+    def adjoint_steps(self, tile, n, states, a, carry) -> list:
+        """The adjoint recurrence over the tile; returns states, carries and dA of the tile."""
+        g, width, count = self.g, self.v.width, self.at_once
+        with g.loop(tile.steps, carry=[*states, *carry, *[g.constant(0)] * count]) as steps:
+            index = g.minus(g.minus(tile.steps, 1), steps.index)
+            at, row = g.times(index, width), g.plus(g.times(index, self.v.state_size), n)
+            lanes, kept = g.times(row, width), g.times(at, count)
+            gy, delta, x, sum_b, sum_a = (
+                g.load(p, at)
+                for p in (self.gy_tile, self.delta_tile, self.input_tile, self.sum_b_tile, self.sum_a_tile)
+            )
+            before, carried, da = [], [], []
+            for i in range(count):
+                h, c, da_sum = (steps.values[k * count + i] for k in range(3))
+                gh = g.fma(gy, g.load_splat(self.c_tile, row, i), c)
+                lane = g.plus(lanes, i * width)
+                g.store(g.fma(gy, h, g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
+                g.store(g.fma(gh, x, g.load(self.db_lanes, lane)), self.db_lanes, lane)
+                sum_b = g.fma(gh, g.load_splat(self.b_tile, row, i), sum_b)
+                carried.append(g.mul(gh, g.load(self.decay_tile, kept, i * width)))
+                before.append(g.load(self.state_tile, kept, i * width))
+                decayed = g.mul(carried[i], before[i])
+                sum_a = g.fma(decayed, a[i], sum_a)
+                da.append(g.fma(decayed, delta, da_sum))
+            g.store(sum_b, self.sum_b_tile, at)
+            g.store(sum_a, self.sum_a_tile, at)
+            steps.carry_on([*before, *carried, *da])
+        return steps.results
+
+    def finish_tile(self, task, tile, block):
+        """du, ddelta and dz of the tile; returns its part of dbias."""
+        g, skip = self.g, self.g.load(task.D, self.g.times(block, self.v.width))
+        with g.loop(tile.steps, carry=[g.constant(0)]) as steps:
+            position, at = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
+            gy, sum_b, sum_a, delta, slope = (
+                g.load(p, at)
+                for p in (self.gy_tile, self.sum_b_tile, self.sum_a_tile, self.delta_tile, self.slope_tile)
+            )
+            if self.v.gated:
+                _, gate_slope = g.silu_and_slope(self.read(task, block, task.z, position))
+                y_gy = g.mul(g.load(self.y_tile, at), self.read(task, block, task.gy, position))
+                self.write_shared(g.mul(y_gy, gate_slope), task, block, task.dz, position)
+            du = g.fma(delta, sum_b, g.mul(skip, gy))
+            ddelta = g.mul(g.fma(self.read(task, block, task.u, position), sum_b, sum_a), slope)
+            self.write_shared(du, task, block, task.du, position)
+            self.write(ddelta, task, block, task.ddelta, position)
+            steps.carry_on([g.add(steps.values[0], ddelta)])
+        return steps.results[0]
+
+    def reduce_rows(self, task, tile, lanes, target) -> None:
+        """Sums dB or dC of the tile over the channels and writes it to its positions."""
+        g, width, n = self.g, self.v.width, self.v.state_size
+        pointer, row = target
+        with g.loop(-(-TILE * n // width)) as groups:
+            g.sum_rows(g.at(self.row_sums, g.times(groups.index, width)), g.at(lanes, g.times(groups.index, width * width)))
+        with g.loop(tile.steps) as steps:
+            position = self.position(task, tile, steps.index)
+            with g.loop(n) as states:
+                value = g.ir.load(g.at(self.row_sums, g.times(steps.index, n), states.index))
+                g.ir.store(value, g.at(pointer, g.times(position, row), states.index))
