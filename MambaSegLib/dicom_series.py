@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from MambaSegLib.errors import UserError
+from .errors import UserError
 
 _POSITION, _SERIES_UID, _DESCRIPTION = "0020|0032", "0020|000e", "0008|103e"
 _MAX_TILT_DEGREES = 0.5  # above it the stack is sheared, which an image with one direction matrix cannot express

@@ -15,14 +15,19 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from MambaSegLib import dicom_series
-from MambaSegLib.errors import UserError
-from MambaSegLib.label_file import check_output, collapse_layers, write_labels
-from MambaSegLib.volume import Volume, check_volume
+from . import dicom_series
+from .errors import UserError
+from .label_file import check_output, collapse_layers, write_labels
+from .volume import Volume, check_volume
 
 __all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
 
 EXTENSIONS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+# header length -> (offset, type) of dim, bitpix, pixdim[1:4], vox_offset in NIfTI-1 and NIfTI-2
+_NIFTI_FIELDS = {
+    348: ((40, "8h"), (72, "h"), (80, "3f"), (108, "f")),
+    540: ((16, "8q"), (14, "h"), (112, "3d"), (168, "q")),
+}
 _READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or a DICOM folder"
 
 
@@ -157,20 +162,13 @@ def _nifti_extent(header: bytes) -> tuple[int, np.ndarray]:
     """Bytes that a complete file has, and its voxel size in mm, from a NIfTI-1 or NIfTI-2 header."""
     for order in "<>":
         (length,) = struct.unpack_from(order + "i", header)
-        if length == 348:
-            dim, (bits,) = struct.unpack_from(order + "8h", header, 40), struct.unpack_from(order + "h", header, 72)
-            spacing, (start,) = (
-                struct.unpack_from(order + "3f", header, 80),
-                struct.unpack_from(order + "f", header, 108),
-            )
-        elif length == 540:
-            dim, (bits,) = struct.unpack_from(order + "8q", header, 16), struct.unpack_from(order + "h", header, 14)
-            spacing, (start,) = (
-                struct.unpack_from(order + "3d", header, 112),
-                struct.unpack_from(order + "q", header, 168),
-            )
-        else:
+        if length not in _NIFTI_FIELDS:
             continue
+        (dim_at, dim_as), (bits_at, bits_as), (spacing_at, spacing_as), (start_at, start_as) = _NIFTI_FIELDS[length]
+        dim = struct.unpack_from(order + dim_as, header, dim_at)
+        (bits,) = struct.unpack_from(order + bits_as, header, bits_at)
+        spacing = struct.unpack_from(order + spacing_as, header, spacing_at)
+        (start,) = struct.unpack_from(order + start_as, header, start_at)
         voxels = int(np.prod([max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]], dtype=object))
         return int(start) + voxels * bits // 8, np.array(spacing[: min(3, dim[0])])
     raise struct.error("no NIfTI header")

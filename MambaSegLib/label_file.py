@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
-from MambaSegLib.errors import UserError
-from MambaSegLib.volume import Volume
+from .errors import UserError
+from .volume import Volume
 
 OUTPUT_EXTENSIONS = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii")
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from MambaSegLib.errors import UserError
+from .errors import UserError
 
 _TOWARDS = ("LR", "PA", "SI")  # world axis x, y, z in LPS: letter of the positive and of the negative direction
 

@@ -1,0 +1,186 @@
+"""From an image in the patient to the array a network was trained on, and its answer exactly back again.
+
+Steps: crop to the region of interest with real surroundings, turn the axes, normalise, resample, pad. `Prepared`
+holds the inverse of each. Torch-free; only the crop is ever copied, never the whole image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import UserError
+from .regrid import Reorientation, Resampling
+from .roi import Box, Roi
+from .volume import Volume
+
+__all__ = ["Prepared", "Roi", "prepare", "recipe_of"]
+
+
+def recipe_of(bundle) -> dict:
+    """The preprocessing and inference recipes of a `bundle.ModelBundle` as the one dict that `prepare` takes."""
+    return {**bundle.preprocessing, **bundle.inference}
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image on the network's grid, and the way back.
+
+    Args:
+        array: (C, Z, Y, X) float32, what the network sees.
+        shape: (Z, Y, X) voxels of the input image.
+        crop: which part of the input image `array` shows.
+        region, inside: where labels may be set, as `Roi.locate` says.
+        turn, resampling: from the crop to the network's axes and voxel size.
+        pad: ((before, after), ...) along (Z, Y, X).
+    """
+
+    array: np.ndarray
+    shape: tuple[int, int, int]
+    crop: Box
+    region: Box
+    inside: np.ndarray | None
+    turn: Reorientation
+    resampling: Resampling
+    pad: tuple[tuple[int, int], ...]
+
+    def labels_like(self, labels: Volume) -> np.ndarray:
+        """A label map of the same image on the network's grid, (Z, Y, X); 0 in the padding."""
+        if labels.shape != self.shape:
+            raise ValueError(f"expected labels of {self.shape} voxels, got {labels.shape}")
+        on_grid = self.resampling.apply_to_labels(self.turn.apply(labels.array[self.crop]))
+        return np.pad(on_grid, self.pad)
+
+    def restore_labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """The most probable class of every voxel of the input image.
+
+        Args:
+            probabilities: (K, Z, Y, X) on the network's grid, class 0 is background.
+
+        Returns:
+            (Z, Y, X) uint8 (uint16 from 256 classes on); 0 outside the region of interest. Class by class, so memory
+            stays at a few times the region however many classes there are.
+        """
+        best = winner = None
+        for index, channel in enumerate(probabilities):
+            restored = self._to_region(channel)
+            if best is None:
+                # A copy: where no step changes anything `restored` is a view of the caller's array.
+                best, winner = np.array(restored), np.zeros(restored.shape, np.min_scalar_type(len(probabilities) - 1))
+                continue
+            better = restored > best
+            winner[better] = index
+            np.maximum(best, restored, out=best)
+        if self.inside is not None:
+            winner[~self.inside] = 0
+        labels = np.zeros(self.shape, winner.dtype)
+        labels[self.region] = winner
+        return labels
+
+    def restore_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
+        """(K, Z, Y, X) on the network's grid -> (K, Z, Y, X) float32 on the input image; background outside."""
+        full = np.zeros((len(probabilities), *self.shape), np.float32)
+        for index, channel in enumerate(probabilities):
+            full[index] = index == 0
+            target = full[index][self.region]
+            restored = self._to_region(channel)
+            target[...] = restored if self.inside is None else np.where(self.inside, restored, target)
+        return full
+
+    def _to_region(self, channel: np.ndarray) -> np.ndarray:
+        """(Z, Y, X) on the network's grid -> (Z, Y, X) of `region`."""
+        kept = tuple(slice(before, n - after) for (before, after), n in zip(self.pad, channel.shape, strict=True))
+        crop = self.turn.undo(self.resampling.undo(channel[kept]))
+        part = (slice(r.start - c.start, r.stop - c.start) for r, c in zip(self.region, self.crop, strict=True))
+        return crop[tuple(part)]
+
+
+def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
+    """Bring an image onto the network's grid.
+
+    Args:
+        volume: the input image, scalar or several channels.
+        recipe: "orientation", "spacing_mm" (x, y, z), "normalisation" {"name": "zscore" | "percentile_zscore" |
+            "ct_clip", for the last "lo", "hi"}; optional "patch" (z, y, x), up to which surroundings are taken in and
+            then mirrored, and "margin_mm", the surroundings of a region of interest.
+        roi: where labels are wanted; None is everywhere. Intensities are normalised over its bounding box (networks
+            learn on boxes), so what lies around it does not matter.
+
+    Raises:
+        UserError: the region holds no voxel of the image, or the image is constant there.
+    """
+    whole = tuple(slice(0, n) for n in volume.shape)
+    region, inside = (whole, None) if roi is None else roi.locate(volume)
+    turn = Reorientation.between(volume.direction, recipe["orientation"])
+    wanted = np.array(recipe["spacing_mm"], float)
+    patch = tuple(recipe.get("patch") or (1, 1, 1))
+
+    # Half a voxel less than the patch: the voxel count is rounded, and one too many would cost a second window.
+    patch_mm = wanted * (np.array(patch[::-1]) - 0.5)
+    crop = _with_surroundings(region, volume, turn, patch_mm, float(recipe.get("margin_mm", 0)))
+    channels = np.stack([_normalise(c, region, crop, recipe["normalisation"]) for c in volume.channels])
+    turned = turn.apply(channels)
+    spacing = [volume.spacing_mm[axis] for axis in turn.source]
+    resampling = Resampling.between(turned.shape[1:], spacing, wanted)
+    array = resampling.apply(turned)
+    lacking = [max(0, p - n) for p, n in zip(patch, array.shape[1:], strict=True)]
+    pad = tuple((n // 2, n - n // 2) for n in lacking)
+    array = np.ascontiguousarray(_mirror_pad(array, pad), dtype=np.float32)
+    return Prepared(array, volume.shape, crop, region, inside, turn, resampling, pad)
+
+
+def _with_surroundings(region: Box, volume: Volume, turn: Reorientation, patch_mm: np.ndarray, margin_mm: float) -> Box:
+    """`region` grown by the margin, then up to the patch, as far as there is image; `patch_mm` on the turned axes."""
+    box = []
+    for axis, (part, n) in enumerate(zip(region, volume.shape, strict=True)):
+        spacing = volume.spacing_mm[2 - axis]
+        margin = int(np.ceil(margin_mm / spacing - 1e-6))
+        low, high = max(0, part.start - margin), min(n, part.stop + margin)
+        needed = int(np.ceil(patch_mm[turn.source.index(2 - axis)] / spacing - 1e-6))
+        if high - low < needed:
+            low = max(0, min(low - (needed - (high - low)) // 2, n - needed))
+            high = min(n, low + needed)
+        box.append(slice(low, high))
+    return tuple(box)
+
+
+def _normalise(channel: np.ndarray, region: Box, crop: Box, how: dict) -> np.ndarray:
+    """The crop of one channel (Z, Y, X) as float32, scaled by what is found in the region."""
+    sample = channel[region]
+    low, high = sample.min(), sample.max()
+    if low == high:
+        raise UserError(
+            f"An image with structure was expected, but every voxel of the region is {low:g}.",
+            "Choose the right image, or move the region of interest onto the patient.",
+        )
+    if how["name"] == "zscore":
+        return _standardised(channel[crop], sample)
+    if how["name"] == "percentile_zscore":
+        low, high = np.percentile(sample, (0.5, 99.5))
+        return _standardised(*(np.clip(part.astype(np.float32), low, high) for part in (channel[crop], sample)))
+    if how["name"] == "ct_clip":
+        # To -1..1 by fixed Hounsfield numbers: the same tissue looks the same in every scan.
+        middle, half = (how["hi"] + how["lo"]) / 2, (how["hi"] - how["lo"]) / 2
+        return np.clip((channel[crop].astype(np.float32) - middle) / half, -1, 1)
+    raise UserError(f"Unknown normalisation '{how['name']}'.", "Use zscore, percentile_zscore or ct_clip.")
+
+
+def _standardised(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """(values - mean) / standard deviation of the sample, float32; slice by slice, without a float64 copy."""
+    mean = sample.mean(dtype=np.float64)
+    variance = np.mean([np.square(plane - mean, dtype=np.float64).mean() for plane in sample])
+    scale = max(float(np.sqrt(variance)), 1e-8)
+    if values.dtype.kind == "f" and values.dtype.itemsize == 8:
+        return ((values - mean) / scale).astype(np.float32)
+    return (values.astype(np.float32) - np.float32(mean)) / np.float32(scale)
+
+
+def _mirror_pad(array: np.ndarray, pad) -> np.ndarray:
+    """(C, Z, Y, X) mirrored outwards: without repeating the edge, except where too little is left to mirror."""
+    for axis, width in enumerate(pad, start=1):
+        if max(width):
+            widths = [(0, 0)] * 4
+            widths[axis] = width
+            array = np.pad(array, widths, mode="reflect" if max(width) < array.shape[axis] else "symmetric")
+    return array
