@@ -170,7 +170,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _take_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Keep stdin and stdout for the protocol alone: all others, C libraries and children too, get nothing and stderr."""
+    """Keep stdin and stdout for the protocol: all others, C libraries and children too, get nothing and stderr."""
     requests = os.fdopen(os.dup(0), "rb")
     events = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -1,0 +1,269 @@
+"""``mambaseg``: the library on the command line. Results go to stdout, progress and complaints to stderr.
+
+Exit codes: 0 done, 1 an error in the program, 2 something the user can put right, 130 cancelled.
+"""
+
+import argparse
+import json
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, catalogue
+from .bundle import BUNDLE_FILE, ModelBundle
+from .errors import Cancelled, UserError
+from .job import Report, resolve, to_json_value
+from .terminal import ProgressLine, duration, table
+
+_DISCLAIMER = "For research only, not a medical device."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the program
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(_with_joined_bounds(arguments))
+    try:
+        options.command(options)
+        return 0
+    except UserError as error:
+        print(f"mambaseg: {error}", file=sys.stderr)
+        code = 2
+    except (Cancelled, KeyboardInterrupt):
+        print("mambaseg: cancelled", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        text = f"an error in the program, {type(error).__name__}: {error}"
+        print(f"mambaseg: {text} Run it again with --verbose and send what it prints.", file=sys.stderr)
+        code = 1
+    if options.verbose:
+        traceback.print_exc()
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mambaseg", description=f"Mamba segmentation of medical images. {_DISCLAIMER}"
+    )
+    parser.add_argument("--version", action="version", version=f"mambaseg {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="show every message, and the traceback of an error")
+    machine = argparse.ArgumentParser(add_help=False, parents=[common])
+    machine.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    _add_segment(commands.add_parser("segment", parents=[machine], help="segment a volume"))
+    models = commands.add_parser("models", parents=[machine], help="list the models that are there")
+    models.add_argument("search", nargs="*", help="only those with all these words in title, structures or keywords")
+    models.set_defaults(command=_models)
+    networks = commands.add_parser("networks", parents=[machine], help="list the networks and their papers")
+    networks.set_defaults(command=_networks)
+    info = commands.add_parser("info", parents=[machine], help="tell about a volume or a model")
+    info.add_argument("subject", metavar="FILE_OR_MODEL")
+    info.set_defaults(command=_info)
+    commands.add_parser(
+        "doctor", parents=[common], help="what works on this machine, and why the rest does not"
+    ).set_defaults(command=_doctor)
+    for name, text in (("train", "train a network"), ("evaluate", "measure a model on labelled cases")):
+        job = commands.add_parser(name, parents=[machine], help=text)
+        job.add_argument("config", type=Path, metavar="CONFIG.json", help="the job's parameters")
+        job.set_defaults(command=_configured_job, job=name)
+        if name == "train":
+            job.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    return parser
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help=".nrrd, .nii.gz, .mha, a DICOM folder or one of its files")
+    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models') or its folder")
+    parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
+    region = parser.add_mutually_exclusive_group()
+    bounds = "X0,X1,Y0,Y1,Z0,Z1"
+    region.add_argument("--roi", type=_bounds, metavar=bounds, help="only inside this box: LPS mm, as in DICOM and ITK")
+    region.add_argument("--roi-ras", type=_ras_bounds, metavar=bounds, help="the same in RAS mm, as Slicer shows it")
+    region.add_argument("--roi-mask", metavar="FILE", help="only inside the non-zero part of this label map")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--overlap", type=float, help="of neighbouring windows, 0 to 0.95 (default: the model's)")
+    parser.add_argument("--mirror", action="store_true", default=None, help="average over mirrored input: slower")
+    parser.add_argument(
+        "--labels",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="A,B",
+        help="only these structures (default: all)",
+    )
+    parser.set_defaults(command=_segment)
+
+
+def _with_joined_bounds(arguments: list[str]) -> list[str]:
+    """``--roi -40,40,...`` -> ``--roi=-40,40,...``: argparse would take the minus for another option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--roi", "--roi-ras") and re.match(r"-[\d.]", argument):
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _bounds(text: str) -> list[float]:
+    try:
+        bounds = [float(number) for number in text.split(",")]
+    except ValueError:
+        bounds = []
+    if len(bounds) != 6 or any(low >= high for low, high in zip(bounds[::2], bounds[1::2], strict=True)):
+        raise argparse.ArgumentTypeError(f"expected six numbers X0,X1,Y0,Y1,Z0,Z1 with X0 < X1 and so on, got '{text}'")
+    return bounds
+
+
+def _ras_bounds(text: str) -> list[float]:
+    x0, x1, y0, y1, z0, z1 = _bounds(text)
+    return [-x1, -x0, -y1, -y0, z0, z1]
+
+
+def _run_job(options: argparse.Namespace, name: str, request: dict) -> dict:
+    """Run a job with a progress line; the first Ctrl-C cancels it at its next step, the second one at once."""
+    line = ProgressLine(sys.stderr, options.verbose)
+    report = Report(line)
+    at_once = signal.getsignal(signal.SIGINT)
+
+    def cancel(*_):
+        signal.signal(signal.SIGINT, at_once)
+        report.cancel()
+
+    signal.signal(signal.SIGINT, cancel)
+    try:
+        return resolve(name)(request, report)
+    finally:
+        signal.signal(signal.SIGINT, at_once)
+        line.close()
+
+
+def _segment(options: argparse.Namespace) -> None:
+    request = {
+        "input": options.input,
+        "model": options.model,
+        "output": options.output,
+        "roi": options.roi or options.roi_ras,
+        "roi_mask": options.roi_mask,
+        "device": options.device,
+        "overlap": options.overlap,
+        "mirror": options.mirror,
+        "labels": options.labels,
+    }
+    result = _run_job(options, "segment", {key: value for key, value in request.items() if value is not None})
+    if options.json:
+        _print_json(result)
+        return
+    rows = [[item["name"], float(item["volume_ml"]), item["voxels"]] for item in result["segments"]]
+    print(table(["Structure", "Volume (mL)", "Voxels"], rows))
+    print(f"\nWritten to {result['output']}")
+    how = f"{result['device']}, {result['backend']}"
+    print(f"Model {result['model']} on {how}, {duration(result['time_s'])}. {_DISCLAIMER}")
+
+
+def _models(options: argparse.Namespace) -> None:
+    found = catalogue.search(" ".join(options.search))
+    if options.json:
+        _print_json([_model_facts(entry) for entry in found])
+        return
+    usable = [entry.bundle for entry in found if entry.bundle]
+    rows = [[b.id, b.title, ", ".join(label.name for label in b.labels), _size(b)] for b in usable]
+    print(table(["Model", "Title", "Structures", "Size"], rows) if rows else "No models found.")
+    for entry in found:
+        if entry.error:
+            print(f"\nBroken: {entry.error}")
+
+
+def _model_facts(entry: catalogue.Entry) -> dict:
+    facts = {"id": entry.id, "title": entry.title, "folder": str(entry.folder), "origin": entry.origin, "error": None}
+    if entry.error:
+        return facts | {"error": str(entry.error)}
+    keys = ("version", "description", "keywords", "network", "labels", "inputs", "metrics", "licence", "weights")
+    return facts | {key: entry.bundle.data[key] for key in keys}
+
+
+def _size(bundle: ModelBundle) -> str:
+    return f"{bundle.data['weights']['bytes'] / 1e6:.1f} MB"
+
+
+def _networks(options: argparse.Namespace) -> None:
+    from .networks import names, spec
+
+    specs = [spec(name) for name in names()]
+    if options.json:
+        plain = ("name", "dims", "hyper", "parameters", "paper", "url", "licence")
+        facts = [{key: getattr(s, key) for key in plain} | {"figures": [vars(f) for f in s.figures]} for s in specs]
+        _print_json(facts)
+        return
+    rows = [[s.name, f"{s.dims}-D", f"{s.parameters[2] / 1e6:.2f} M", s.paper, s.licence] for s in specs]
+    print(table(["Network", "Grid", "Parameters", "Paper", "Licence"], rows))
+
+
+def _info(options: argparse.Namespace) -> None:
+    path = Path(options.subject).expanduser()
+    is_model = (path / BUNDLE_FILE).is_file() or options.subject in {entry.id for entry in catalogue.entries()}
+    if not is_model and not path.exists() and len(path.parts) > 1:
+        raise UserError(f"There is no file or folder {options.subject!r}.", "Check the path.")
+    if not is_model and path.exists():
+        facts = _volume_facts(path)
+        _print_json(facts) if options.json else print(table(["Property", "Value"], [list(f) for f in facts.items()]))
+        return
+    bundle = catalogue.find(options.subject)
+    _print_json(bundle.data) if options.json else print(bundle.card())
+
+
+def _volume_facts(path: Path) -> dict:
+    from .image import read_volume
+    from .volume import axis_code
+
+    volume = read_volume(path, lambda text: print(f"warning: {text}", file=sys.stderr))
+    size = volume.shape[::-1]
+    return {
+        "file": str(path),
+        "size (x, y, z)": _triple(size),
+        "spacing (mm)": _triple(volume.spacing_mm),
+        "extent (mm)": _triple([n * step for n, step in zip(size, volume.spacing_mm, strict=True)]),
+        "origin (LPS mm)": _triple(volume.origin_mm),
+        "axes point to": axis_code(volume.direction),
+        "number type": str(volume.array.dtype),
+        "values": f"{volume.array.min():g} to {volume.array.max():g}, mean {volume.array.mean():g}",
+    }
+
+
+def _triple(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from . import doctor
+
+    for line in doctor.report(doctor.examine()):
+        print(line, flush=True)
+
+
+def _configured_job(options: argparse.Namespace) -> None:
+    try:
+        request = json.loads(options.config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{options.config} cannot be read: {error.strerror}.", "Give the path of a JSON file."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{options.config} is not valid JSON: {error}.", "Correct it.") from error
+    if not isinstance(request, dict):
+        raise UserError(f"{options.config} must hold a JSON object.", "See the recipes of the training.")
+    if options.job == "train" and options.resume:
+        request["resume"] = True
+    _print_json(_run_job(options, options.job, request))
+
+
+def _print_json(value) -> None:
+    print(json.dumps(to_json_value(value), indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

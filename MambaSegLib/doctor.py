@@ -1,0 +1,100 @@
+"""``mambaseg doctor``: what is installed, what runs here and what does not, and why."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import __version__, catalogue
+
+_PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "llvmlite", "mamba-ssm", "causal-conv1d")
+
+Section = tuple[str, list[tuple[str, str]]]
+
+
+def examine() -> Iterator[Section]:
+    """Section by section (title, [(what, finding)]); what fails is a finding, never an exception."""
+    yield "System", _system()
+    yield "Packages", [(name, _version(name)) for name in _PACKAGES]
+    for title, find in (("Devices", _devices), ("Operators", _operators)):
+        try:
+            yield title, find()
+        except Exception as error:  # the doctor's task is to tell of any failure
+            yield title, [("cannot be examined", f"{type(error).__name__}: {error}")]
+    yield "Models", _models()
+    yield "Folders", _folders()
+
+
+def report(sections: Iterator[Section]) -> Iterator[str]:
+    """The lines to print."""
+    for title, findings in sections:
+        yield title
+        width = max(len(what) for what, _ in findings)
+        yield from (f"  {what.ljust(width)}  {finding}" for what, finding in findings)
+        yield ""
+
+
+def _system() -> list[tuple[str, str]]:
+    return [
+        ("SlicerMambaSegmentation", __version__),
+        ("Python", f"{platform.python_version()} at {sys.executable}"),
+        ("Platform", platform.platform()),
+        ("Processors", f"{os.cpu_count()}"),
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[tuple[str, str]]:
+    import torch
+
+    found = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            found.append((f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    else:
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
+        found.append(("cuda", f"not available: {why}"))
+    found.append(("mps", "available" if torch.backends.mps.is_available() else "not available: needs an Apple GPU"))
+    return found
+
+
+def _operators() -> list[tuple[str, str]]:
+    from .ops.selective_scan import backends
+
+    return [
+        (f"{operator}, {backend}, {device}", f"not available: {why_not}" if why_not else f"available, {self_check}")
+        for operator, backend, device, why_not, self_check in backends()
+    ]
+
+
+def _models() -> list[tuple[str, str]]:
+    found = [
+        (entry.id, f"{'broken: ' + str(entry.error) if entry.error else entry.title} ({entry.origin}, {entry.folder})")
+        for entry in catalogue.entries()
+    ]
+    return found or [("none", "neither with the library nor in your folder")]
+
+
+def _folders() -> list[tuple[str, str]]:
+    folders = {"your models": catalogue.user_folder(), "temporary": Path(tempfile.gettempdir()), "here": Path.cwd()}
+    return [(name, f"{folder}: {_write_permission(folder)}") for name, folder in folders.items()]
+
+
+def _write_permission(folder: Path) -> str:
+    """Whether files can be made in `folder`, or in the nearest parent that exists."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return "writable" if existing == folder else "will be made when needed"
+    except OSError as error:
+        return f"not writable ({error.strerror})"

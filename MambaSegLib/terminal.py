@@ -1,0 +1,102 @@
+"""What the command line draws: a progress line and tables, plain text that any terminal shows."""
+
+import time
+from typing import TextIO
+
+_BAR_WIDTH = 24
+
+
+class ProgressLine:
+    """A sink for `job.Report`: events become lines on a stream.
+
+    On a terminal progress is one line that is drawn over; elsewhere a line appears every ten percent.
+
+    Args:
+        stream: usually stderr.
+        verbose: also show messages of level "info".
+    """
+
+    def __init__(self, stream: TextIO, verbose: bool = False):
+        self._stream = stream
+        self._verbose = verbose
+        self._is_terminal = stream.isatty()
+        self._drawn = 0  # characters of the line that is being drawn over
+        self._start: tuple[float, float] | None = None  # (time, fraction) of the first progress
+        self._tenth = -1
+
+    def __call__(self, event: dict) -> None:
+        kind = event["event"]
+        if kind == "progress":
+            self._progress(event["done"], event["of"], event["label"])
+        elif kind == "message" and (self._verbose or event["level"] == "warning"):
+            self._line(f"{event['level']}: {event['text']}")
+        elif kind == "metric" and event["value"] is not None:
+            self._line(f"step {event['step']}: {event['name']} = {event['value']:.4f}")
+
+    def close(self) -> None:
+        """Leave the drawn line behind and go on below it."""
+        if self._drawn:
+            self._stream.write("\n")
+            self._drawn = 0
+        self._stream.flush()
+
+    def _progress(self, done: float, of: float, label: str) -> None:
+        fraction = min(max(done / of, 0.0), 1.0) if of else 0.0
+        now = time.monotonic()
+        if self._start is None or fraction < self._start[1]:
+            self._start = (now, fraction)
+        text = f"{100 * fraction:3.0f} %  {label}{self._time_left(now, fraction)}"
+        if self._is_terminal:
+            filled = round(fraction * _BAR_WIDTH)
+            text = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}"
+            self._stream.write("\r" + text.ljust(self._drawn))
+            self._stream.flush()
+            self._drawn = len(text)
+        elif int(fraction * 10) != self._tenth:
+            self._tenth = int(fraction * 10)
+            self._line(text)
+
+    def _time_left(self, now: float, fraction: float) -> str:
+        start_s, start_fraction = self._start
+        if fraction <= start_fraction or fraction >= 1:
+            return ""
+        left_s = (now - start_s) * (1 - fraction) / (fraction - start_fraction)
+        return f", {duration(left_s)} left"
+
+    def _line(self, text: str) -> None:
+        if self._drawn:
+            self._stream.write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "8 s", "2 min 05 s", "1 h 02 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """Columns side by side under their names; columns of numbers stand right."""
+    cells = [[_text(value) for value in row] for row in rows]
+    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+    right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+
+    def line(values: list[str]) -> str:
+        aligned = [
+            value.rjust(width) if is_right else value.ljust(width)
+            for value, width, is_right in zip(values, widths, right, strict=True)
+        ]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def _text(value) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
