@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 10):  # noqa: UP036  (an older Python is told so in one sentence)
     sys.exit("Python 3.10 or newer is needed, this is {}.{}.{}.".format(*sys.version_info[:3]))
 
 ROOT = Path(__file__).resolve().parent
@@ -105,7 +105,8 @@ def fingerprint(writable: bool) -> str:
 def install(folder: Path, python: Path, extra: str, writable: bool) -> None:
     if not can_run(python, "import pip"):
         make_environment(folder, python)
-    install_torch(folder, python)
+    if not install_torch(folder, python):
+        return
     print(f"Installing the project and what '{extra}' needs", flush=True)
     constraints = ["-c", str(folder / "constraints.txt")]
     if writable:
@@ -148,8 +149,11 @@ def put_pip_into(folder: Path, python: Path) -> None:
         )
 
 
-def install_torch(folder: Path, python: Path) -> None:
-    """The torch that fits this machine, then a constraint so that no later installation replaces it."""
+def install_torch(folder: Path, python: Path) -> bool:
+    """The torch that fits this machine, then a constraint so that no later installation replaces it.
+
+    False when pip calls it installed and yet it cannot be imported, as after an interrupted installation.
+    """
     if torch_version(python) is None:
         attempts = [[TORCH]] if has_nvidia_driver() or sys.platform == "darwin" else [*CPU_TORCH, [TORCH]]
         kind = "" if len(attempts) == 1 else " for CPUs"
@@ -160,11 +164,9 @@ def install_torch(folder: Path, python: Path) -> None:
         else:
             pip(folder, python, attempts[-1])
     version = torch_version(python)
-    if version is None:
-        raise SetupError(
-            f"PyTorch was installed but cannot be imported.\nDelete {folder} and run the same command again."
-        )
-    (folder / "constraints.txt").write_text(f"torch=={version}\n")
+    if version is not None:
+        (folder / "constraints.txt").write_text(f"torch=={version}\n")
+    return version is not None
 
 
 def torch_version(python: Path) -> str | None:
