@@ -6,49 +6,26 @@ Exit codes: 0 done, 1 an error in the program, 2 something the user can put righ
 import argparse
 import json
 import re
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, catalogue
 from .bundle import BUNDLE_FILE, ModelBundle
-from .errors import Cancelled, UserError
-from .job import Report, resolve, to_json_value
-from .terminal import ProgressLine, duration, table
-
-_DISCLAIMER = "For research only, not a medical device."
+from .errors import UserError
+from .job import to_json_value
+from .terminal import DISCLAIMER, duration, guarded, run_job, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the program
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(_with_joined_bounds(arguments))
-    try:
-        options.command(options)
-        return 0
-    except UserError as error:
-        print(f"mambaseg: {error}", file=sys.stderr)
-        code = 2
-    except (Cancelled, KeyboardInterrupt):
-        print("mambaseg: cancelled", file=sys.stderr)
-        code = 130
-    except Exception as error:
-        text = f"an error in the program, {type(error).__name__}: {error}"
-        print(f"mambaseg: {text} Run it again with --verbose and send what it prints.", file=sys.stderr)
-        code = 1
-    if options.verbose:
-        traceback.print_exc()
-    return code
+    return guarded(lambda: options.command(options), "mambaseg", options.verbose)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mambaseg", description=f"Mamba segmentation of medical images. {_DISCLAIMER}"
-    )
+    parser = argparse.ArgumentParser(prog="mambaseg", description=f"Mamba segmentation of medical images. {DISCLAIMER}")
     parser.add_argument("--version", action="version", version=f"mambaseg {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -124,24 +101,6 @@ def _ras_bounds(text: str) -> list[float]:
     return [-x1, -x0, -y1, -y0, z0, z1]
 
 
-def _run_job(options: argparse.Namespace, name: str, request: dict) -> dict:
-    """Run a job with a progress line; the first Ctrl-C cancels it at its next step, the second one at once."""
-    line = ProgressLine(sys.stderr, options.verbose)
-    report = Report(line)
-    at_once = signal.getsignal(signal.SIGINT)
-
-    def cancel(*_):
-        signal.signal(signal.SIGINT, at_once)
-        report.cancel()
-
-    signal.signal(signal.SIGINT, cancel)
-    try:
-        return resolve(name)(request, report)
-    finally:
-        signal.signal(signal.SIGINT, at_once)
-        line.close()
-
-
 def _segment(options: argparse.Namespace) -> None:
     request = {
         "input": options.input,
@@ -154,7 +113,7 @@ def _segment(options: argparse.Namespace) -> None:
         "mirror": options.mirror,
         "labels": options.labels,
     }
-    result = _run_job(options, "segment", {key: value for key, value in request.items() if value is not None})
+    result = run_job("segment", {key: value for key, value in request.items() if value is not None}, options.verbose)
     if options.json:
         _print_json(result)
         return
@@ -162,7 +121,7 @@ def _segment(options: argparse.Namespace) -> None:
     print(table(["Structure", "Volume (mL)", "Voxels"], rows))
     print(f"\nWritten to {result['output']}")
     how = f"{result['device']}, {result['backend']}"
-    print(f"Model {result['model']} on {how}, {duration(result['time_s'])}. {_DISCLAIMER}")
+    print(f"Model {result['model']} on {how}, {duration(result['time_s'])}. {DISCLAIMER}")
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -258,7 +217,7 @@ def _configured_job(options: argparse.Namespace) -> None:
         raise UserError(f"{options.config} must hold a JSON object.", "See the recipes of the training.")
     if options.job == "train" and options.resume:
         request["resume"] = True
-    _print_json(_run_job(options, options.job, request))
+    _print_json(run_job(options.job, request, options.verbose))
 
 
 def _print_json(value) -> None:

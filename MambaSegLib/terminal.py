@@ -1,9 +1,67 @@
-"""What the command line draws: a progress line and tables, plain text that any terminal shows."""
+"""What a program in a terminal needs: jobs with a progress line and Ctrl-C, exit codes, tables of plain text."""
 
+import signal
+import sys
 import time
+import traceback
+from collections.abc import Callable
 from typing import TextIO
 
+from .errors import Cancelled, UserError
+from .job import Report, resolve
+
+DISCLAIMER = "For research only, not a medical device."
 _BAR_WIDTH = 24
+
+
+def guarded(command: Callable[[], None], program: str, verbose: bool = False) -> int:
+    """Run `command`; complaints go to stderr in one line, with a traceback when `verbose`.
+
+    Returns:
+        The exit code: 0 done, 1 an error in the program, 2 something the user can put right, 130 cancelled.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the program
+    try:
+        command()
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if verbose:
+            traceback.print_exc()
+        complaint, code = _verdict(error)
+    if code == 1 and not verbose:
+        complaint += " (run it again with --verbose and send what it prints)"
+    print(f"{program}: {complaint}", file=sys.stderr)
+    return code
+
+
+def _verdict(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, Cancelled | KeyboardInterrupt):
+        return "cancelled", 130
+    return f"an error in the program, {type(error).__name__}: {error}", 1
+
+
+def run_job(name: str, request: dict, verbose: bool = False) -> dict:
+    """Run a job in this process with a progress line on stderr.
+
+    The first Ctrl-C cancels it at its next report, so that it leaves nothing half-done; the second one stops at once.
+    """
+    line = ProgressLine(sys.stderr, verbose)
+    report = Report(line)
+    at_once = signal.getsignal(signal.SIGINT)
+
+    def cancel(*_):
+        signal.signal(signal.SIGINT, at_once)
+        report.cancel()
+
+    signal.signal(signal.SIGINT, cancel)
+    try:
+        return resolve(name)(request, report)
+    finally:
+        signal.signal(signal.SIGINT, at_once)
+        line.close()
 
 
 class ProgressLine:
