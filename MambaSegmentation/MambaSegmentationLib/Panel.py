@@ -1,0 +1,255 @@
+"""Widgets <-> parameter node, what may be pressed when, and progress. Decides nothing about images."""
+
+import sys
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from MambaSegLib.errors import UserError
+
+from . import Dependencies, SceneIO
+from .ModelPicker import ModelPicker
+from .PanelState import PanelState
+from .ResultView import ResultView
+from .RunView import RunView
+from .SegmentLogic import Problem, SegmentLogic, modelFolders
+
+LAST_MODEL_SETTING = "MambaSegmentation/lastModel"
+
+
+def _devices() -> list[tuple[str, str]]:
+    """(text, value of a job's "device"); which of them exist is known to the worker only."""
+    gpu = (_("GPU (Apple Metal)"), "mps") if sys.platform == "darwin" else (_("GPU (CUDA)"), "cuda")
+    return [(_("Automatic"), "auto"), gpu, (_("CPU"), "cpu")]
+
+
+class Panel(VTKObservationMixin):
+    """The module's panel.
+
+    Args:
+        ui: the widgets of MambaSegmentation.ui by name, their MRML scene set.
+        logic: runs the segmentations.
+        getParameterNode: gives the scene's parameter node of the module, a new one after the scene was closed.
+        requirementsFile: the packages that the install button offers.
+    """
+
+    def __init__(self, ui, logic: SegmentLogic, getParameterNode, requirementsFile: str):
+        VTKObservationMixin.__init__(self)
+        self.ui, self.logic = ui, logic
+        self._getParameterNode, self._requirementsFile = getParameterNode, requirementsFile
+        self._isReading = False
+        self._isClosing = False
+        self.state = PanelState(getParameterNode())
+        self.runView = RunView(ui)
+        self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
+        self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, modelFolders, self._onChoice)
+        for text, device in _devices():
+            ui.deviceSelector.addItem(text, device)
+        self._connect()
+        self._observeScene()
+        logic.worker.onLog = self.runView.log
+        self._bind()
+
+    def refresh(self) -> None:
+        """The user came (back) to the module: look for new models, and take a volume if none is chosen."""
+        self.models.refresh()
+        self.models.choose(self.state.modelId or slicer.util.settingsValue(LAST_MODEL_SETTING, "", converter=str))
+        self._takeOnlyVolume()
+        self._onChoice()
+
+    def cleanup(self) -> None:
+        self.removeObservers()
+        self.logic.close()
+        self.runView.end()
+
+    # From the widgets to the state
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onChoice)
+        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRoi)
+        ui.deviceSelector.connect("currentIndexChanged(int)", self._onChoice)
+        ui.showSurfaceCheckBox.connect("toggled(bool)", self._onShowSurface)
+        ui.fitRoiButton.connect("clicked()", self._onFitRoi)
+        ui.segmentButton.connect("clicked()", self.onSegment)
+        ui.cancelButton.connect("clicked()", self.onCancel)
+        ui.installButton.connect("clicked()", self._onInstall)
+
+    def _onChoice(self) -> None:
+        """Some input was chosen: remember all of them."""
+        if self._isReading or self._isClosing:
+            return
+        self.state.inputVolume = self.ui.volumeSelector.currentNode()
+        self.state.roi = self.ui.roiSelector.currentNode()
+        self.state.device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
+        if self.models.chosen:
+            self.state.modelId = self.models.chosen
+            qt.QSettings().setValue(LAST_MODEL_SETTING, self.models.chosen)
+        self._update()
+
+    def _onRoi(self) -> None:
+        roi, volume = self.ui.roiSelector.currentNode(), self.ui.volumeSelector.currentNode()
+        if roi and volume and not self._isReading and not SceneIO.roiHasSize(roi):
+            SceneIO.fitRoi(roi, volume)  # a new region that one can see and drag
+        self._onChoice()
+
+    def _onFitRoi(self) -> None:
+        SceneIO.fitRoi(self.state.roi, self.state.inputVolume)
+        self._update()
+
+    def _onShowSurface(self, isShown: bool) -> None:
+        self.state.showSurface = isShown
+        if self.state.resultSegmentation and not self._isReading:
+            SceneIO.showSurface(self.state.resultSegmentation, isShown)
+
+    # From the state to the widgets
+
+    def _bind(self) -> None:
+        """Show the parameter node of the scene as it is now."""
+        self.state = PanelState(self._getParameterNode())
+        self._isReading = True
+        try:
+            self.models.refresh()
+            self.models.choose(self.state.modelId or slicer.util.settingsValue(LAST_MODEL_SETTING, "", converter=str))
+            self.ui.volumeSelector.setCurrentNode(self.state.inputVolume)
+            self.ui.roiSelector.setCurrentNode(self.state.roi)
+            self.ui.deviceSelector.setCurrentIndex(max(0, self.ui.deviceSelector.findData(self.state.device)))
+            self.ui.showSurfaceCheckBox.checked = self.state.showSurface
+            self.resultView.show(self.state.resultSegmentation)
+        finally:
+            self._isReading = False
+        self._takeOnlyVolume()
+        self._onChoice()
+
+    def _takeOnlyVolume(self) -> None:
+        """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
+        if self.ui.volumeSelector.currentNode() is None and self.ui.volumeSelector.nodeCount() == 1:
+            self.ui.volumeSelector.setCurrentNode(self.ui.volumeSelector.nodeFromIndex(0))
+
+    def _missing(self) -> str:
+        """What the user still has to do before Segment can be pressed; "" if nothing."""
+        volume, roi, model = self.state.inputVolume, self.state.roi, self.models.entry
+        if volume is None:
+            hasVolume = self.ui.volumeSelector.nodeCount() > 0
+            return _("Choose a volume to start.") if hasVolume else _("Load a volume to start.")
+        problem = SceneIO.volumeProblem(volume)
+        if problem:
+            return f"{problem.message} {problem.hint}"
+        if roi and not SceneIO.roiHasSize(roi):
+            return _("Place the region in the views, press 'Fit to volume', or choose no region.")
+        if model is None:
+            return _("There is no model on this computer: see above where to put one.")
+        return "" if model.bundle else _("Choose another model: this one is damaged.")
+
+    def _update(self) -> None:
+        ui, isRunning, missing = self.ui, self.logic.isRunning, self._missing()
+        ui.segmentButton.enabled = not isRunning and not missing
+        ui.cancelButton.enabled = isRunning
+        for widget in (ui.volumeSelector, ui.roiSelector, ui.modelSearch, ui.modelList, ui.deviceSelector):
+            widget.enabled = not isRunning
+        ui.fitRoiButton.enabled = bool(not isRunning and self.state.roi and self.state.inputVolume)
+        ui.hintLabel.text = missing
+        ui.hintLabel.visible = bool(missing) and not isRunning
+        running = _("A segmentation is running.") if isRunning else ""
+        ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
+
+    # The run
+
+    def onSegment(self) -> None:
+        self.runView.begin(_("Starting..."))
+        self.runView.log(
+            _("{model} on {volume}").format(model=self.state.modelId, volume=self.state.inputVolume.GetName())
+        )
+        self.logic.start(
+            self.state.inputVolume,
+            self.state.modelId,
+            self.state.roi,
+            self.state.device,
+            onProgress=self.runView.progress,
+            onMessage=self._onMessage,
+            onFinished=self._onFinished,
+            onFailed=self._onFailed,
+            onCancelled=self._onCancelled,
+        )
+        self._update()
+
+    def onCancel(self) -> None:
+        self.ui.cancelButton.enabled = False
+        self.ui.stepLabel.text = _("Stopping...")
+        self.logic.cancel()
+
+    def _onMessage(self, text: str, level: str) -> None:
+        if level == "warning":
+            self.runView.message("warning", text)
+        else:
+            self.runView.log(text)
+
+    def _onFinished(self, segmentationNode, result: dict) -> None:
+        self.runView.end()
+        self.state.resultSegmentation = segmentationNode
+        if self.state.showSurface:
+            SceneIO.showSurface(segmentationNode, True)
+        self.resultView.show(segmentationNode)
+        self.runView.log(_("Done in {s:.1f} s on {device}.").format(s=result["time_s"], device=result["device"]))
+        self._update()
+
+    def _onFailed(self, problem: Problem) -> None:
+        self.runView.end()
+        package = Dependencies.missingPackage(problem.message)
+        hint = _("Press the button to install it; you will be asked first.") if package else problem.hint
+        self.runView.message("error", problem.message, hint, problem.details, canInstall=bool(package))
+        self._update()
+
+    def _onCancelled(self, reason: str) -> None:
+        self.runView.end()
+        self.runView.message("info", reason or _("Stopped. Nothing in the scene was changed."))
+        self._update()
+
+    def _onInstall(self) -> None:
+        try:
+            isInstalled = Dependencies.install(self._requirementsFile)
+        except UserError as error:
+            self.runView.message("error", error.message, error.hint, canInstall=True)
+            return
+        if isInstalled:
+            self.logic.worker.quit()  # a new worker sees the new packages
+            self.runView.message("info", _("The packages are installed. Press Segment."))
+
+    # The scene
+
+    def _observeScene(self) -> None:
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved)
+        self.addObserver(scene, scene.StartCloseEvent, self._onStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
+        self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller, event, node) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsBatchProcessing():
+            qt.QTimer.singleShot(0, self._afterNodeAdded)  # the loader has not put the image in yet
+
+    def _afterNodeAdded(self) -> None:
+        if not slicer.mrmlScene.IsBatchProcessing():
+            self._takeOnlyVolume()
+            self._update()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        # The selector would silently take another region instead, and the wrong place would be segmented.
+        if node is self.ui.roiSelector.currentNode() and not self._isClosing:
+            self.ui.roiSelector.setCurrentNode(None)
+        if node is self.state.resultSegmentation:
+            self.state.resultSegmentation = None
+            self.resultView.show(None)
+
+    def _onStartClose(self, caller, event) -> None:
+        self._isClosing = True
+
+    def _onSceneChanged(self, caller, event) -> None:
+        self._isClosing = False
+        self._bind()

@@ -1,0 +1,52 @@
+"""The table of structures with their volumes, and the switch for their surfaces."""
+
+import qt
+from slicer.i18n import tr as _
+
+from . import SceneIO
+
+_SWATCH_PIXELS = 14
+
+
+class ResultView:
+    """Shows the result that a segmentation node carries; hidden for any other node."""
+
+    def __init__(self, section, label, table, surfaceBox):
+        self._section, self._label, self._table, self._surfaceBox = section, label, table, surfaceBox
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+        self.show(None)
+
+    def show(self, segmentationNode) -> None:
+        result = SceneIO.resultOf(segmentationNode)
+        self._section.visible = result is not None
+        if result is None:
+            return
+        self._label.text = self._label.toolTip = segmentationNode.GetName()
+        segments = result["segments"]
+        self._table.setRowCount(len(segments))
+        for row, segment in enumerate(segments):
+            self._setRow(row, segment)
+        self._fitHeight()
+
+    def _setRow(self, row: int, segment: dict) -> None:
+        pixmap = qt.QPixmap(_SWATCH_PIXELS, _SWATCH_PIXELS)
+        pixmap.fill(qt.QColor(*segment["color"]))
+        swatch = qt.QTableWidgetItem("")
+        swatch.setIcon(qt.QIcon(pixmap))
+        name = qt.QTableWidgetItem(segment["name"])
+        name.setToolTip(segment["name"])
+        isFound = segment["voxels"] > 0
+        volume = qt.QTableWidgetItem(f"{segment['volume_ml']:.2f}" if isFound else _("not found"))
+        volume.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        volume.setToolTip(_("{n} voxels").format(n=segment["voxels"]))
+        for column, item in enumerate((swatch, name, volume)):
+            self._table.setItem(row, column, item)
+
+    def _fitHeight(self) -> None:
+        """As high as its rows, up to a dozen of them."""
+        rows = min(self._table.rowCount, 12)
+        height = sum(self._table.rowHeight(row) for row in range(rows)) + self._table.horizontalHeader().height
+        self._table.setFixedHeight(height + 2 * self._table.frameWidth + 2)

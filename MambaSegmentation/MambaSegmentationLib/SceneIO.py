@@ -1,0 +1,236 @@
+"""The only code that turns nodes into files and back. RAS lives here and nowhere else; files and jobs are LPS."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MambaSegLib.errors import UserError
+
+RESULT_ATTRIBUTE = "MambaSegmentation.result"
+_ANGLE_TOLERANCE = 1e-3
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+
+
+def volumeProblem(volumeNode) -> UserError | None:
+    """Why this volume cannot be segmented, as far as can be told without looking at its voxels."""
+    image = volumeNode.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        return UserError(
+            _("The volume '{name}' has no image in it.").format(name=volumeNode.GetName()), _("Choose another volume.")
+        )
+    components = image.GetNumberOfScalarComponents()
+    if components != 1:
+        return UserError(
+            _("One value per voxel is needed, but '{name}' has {n} (colour, vector or several time points).").format(
+                name=volumeNode.GetName(), n=components
+            ),
+            _("Extract one channel or time point and choose that."),
+        )
+    if min(image.GetDimensions()) < 2:
+        size = " x ".join(map(str, image.GetDimensions()))
+        return UserError(
+            _("A volume of several slices is needed, but '{name}' has {size} voxels.").format(
+                name=volumeNode.GetName(), size=size
+            ),
+            _("Load the whole 3-D series."),
+        )
+    return _geometryProblem(volumeNode)
+
+
+def _geometryProblem(volumeNode) -> UserError | None:
+    axes = ijkToRas(volumeNode)[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or lengths.min() <= 0:
+        return UserError(
+            _("The voxels of '{name}' have no size.").format(name=volumeNode.GetName()),
+            _("Correct the spacing in the Volumes module."),
+        )
+    directions = axes / lengths
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _ANGLE_TOLERANCE:
+        return UserError(
+            _("The axes of '{name}' are not at right angles (a tilted gantry, for example).").format(
+                name=volumeNode.GetName()
+            ),
+            _("Resample it first, for example with the module Resample Scalar/Vector/DWI Volume."),
+        )
+    return None
+
+
+def ijkToRas(volumeNode) -> np.ndarray:
+    """(4, 4), the volume's own geometry, without its parent transform."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def fingerprint(volumeNode) -> tuple:
+    """Changes when the voxels or the geometry of the volume change, and only then."""
+    image = volumeNode.GetImageData()
+    return volumeNode.GetID(), image.GetMTime() if image else 0, ijkToRas(volumeNode).tobytes()
+
+
+class ExchangeFolder:
+    """Files for the worker, in a folder of their own below Slicer's temporary one; removed by `clear`."""
+
+    def __init__(self):
+        self._path: Path | None = None
+        self._volumes: dict[str, tuple[tuple, Path]] = {}  # node ID -> what was written, where
+        self._count = 0
+
+    def newFile(self, name: str) -> Path:
+        """A path that was never used before."""
+        if self._path is None or not self._path.is_dir():
+            self._path = Path(tempfile.mkdtemp(prefix="MambaSegmentation-", dir=slicer.app.temporaryPath))
+            self._volumes.clear()
+        self._count += 1
+        folder = self._path / str(self._count)
+        folder.mkdir()
+        return folder / name
+
+    def volumeFile(self, volumeNode) -> Path:
+        """The volume as a .nrrd file, written only if it has changed since the last time. Raises UserError."""
+        problem = volumeProblem(volumeNode)
+        if problem:
+            raise problem
+        now = fingerprint(volumeNode)
+        known, path = self._volumes.get(volumeNode.GetID(), (None, None))
+        if known == now and path.is_file():
+            return path
+        if path:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        safeName = re.sub(r"[^A-Za-z0-9._-]+", "_", volumeNode.GetName() or "")[:60] or "volume"
+        path = self.newFile(safeName + ".nrrd")
+        _writeVolume(volumeNode, path)
+        self._volumes[volumeNode.GetID()] = now, path
+        return path
+
+    def remove(self, path: Path) -> None:
+        """Delete a file of `newFile`, if it is still there."""
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+    def clear(self) -> None:
+        if self._path:
+            shutil.rmtree(self._path, ignore_errors=True)
+        self._path = None
+        self._volumes.clear()
+
+
+def _writeVolume(volumeNode, path: Path) -> None:
+    # A storage node outside the scene: the volume's own one keeps pointing at the user's file.
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    if not storage.WriteData(volumeNode):
+        raise UserError(
+            _("The volume could not be written to {path}.").format(path=path),
+            _("Make room on the disk, or set another temporary folder in Slicer's settings."),
+        )
+
+
+def roiBounds(roiNode, volumeNode) -> tuple[list[float], str]:
+    """The region of a markups ROI for a job on the volume.
+
+    Returns:
+        [xmin, xmax, ymin, ymax, zmin, zmax] in LPS mm, in the volume's own coordinates (all parent transforms undone),
+        and a note for the user, "" if there is nothing to note.
+    """
+    if not roiHasSize(roiNode):
+        raise UserError(
+            _("The region '{name}' has no size yet.").format(name=roiNode.GetName()),
+            _("Press 'Fit to volume' and drag its handles in the views, or choose no region."),
+        )
+    toNode = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    half = np.array(roiNode.GetSize()) / 2
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")).reshape(3, -1).T
+    corners = (np.c_[signs * half, np.ones(8)] @ toNode.T)[:, :3]
+    toVolume = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        roiNode.GetParentTransformNode(), volumeNode.GetParentTransformNode(), toVolume
+    )
+    corners = np.array([toVolume.TransformPoint(corner) for corner in corners]) * _RAS_TO_LPS
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    isTurned = not np.isclose(corners, np.where(corners < (low + high) / 2, low, high), atol=0.01).all()
+    note = _("The region is turned against the volume's axes: the box around it is segmented.") if isTurned else ""
+    return np.c_[low, high].ravel().tolist(), note
+
+
+def roiHasSize(roiNode) -> bool:
+    return roiNode.GetNumberOfControlPoints() > 0 and min(roiNode.GetSize()) > 0
+
+
+def fitRoi(roiNode, volumeNode) -> None:
+    """Make the ROI the box around the whole volume, in world coordinates."""
+    bounds = [0.0] * 6
+    volumeNode.GetRASBounds(bounds)
+    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+    roiNode.SetAndObserveTransformNodeID(None)
+    roiNode.SetXYZ(*((low + high) / 2).tolist())
+    roiNode.SetRadiusXYZ(*((high - low) / 2).tolist())
+
+
+def importSegmentation(path: Path, volumeNode, name: str, result: dict):
+    """A new segmentation node from a .seg.nrrd on the volume's grid. Nothing is left in the scene if that fails.
+
+    It gets the volume as reference geometry, its parent transform and its place in the subject hierarchy; `result` (of
+    the job) stays with it as an attribute.
+    """
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
+    try:
+        _fill(node, path, volumeNode)
+    except Exception:
+        slicer.mrmlScene.RemoveNode(node)
+        raise
+    node.SetAttribute(RESULT_ATTRIBUTE, json.dumps(result, ensure_ascii=False))
+    return node
+
+
+def _fill(node, path: Path, volumeNode) -> None:
+    storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: saving shall ask for a place of the user's
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        raise UserError(
+            _("The result could not be read from {path}.").format(path=path),
+            _("Try again; if it happens again, send the log to the developers."),
+        )
+    node.CreateDefaultDisplayNodes()
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    _placeBeside(node, volumeNode)
+
+
+def _placeBeside(node, volumeNode) -> None:
+    """Under the volume's parent in the subject hierarchy: the study, if it came from DICOM."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0
+    if not volumeItem:
+        return
+    parent = hierarchy.GetItemParent(volumeItem)
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    else:
+        hierarchy.CreateItem(parent, node)
+
+
+def resultOf(segmentationNode) -> dict | None:
+    """What the job reported about a segmentation made by `importSegmentation`; None for any other."""
+    text = segmentationNode.GetAttribute(RESULT_ATTRIBUTE) if segmentationNode else None
+    return json.loads(text) if text else None
+
+
+def showSurface(segmentationNode, isShown: bool) -> None:
+    """Make and show the closed surface of every segment in the 3D views, or take it away."""
+    if isShown:
+        segmentationNode.CreateClosedSurfaceRepresentation()
+    else:
+        segmentationNode.RemoveClosedSurfaceRepresentation()
+    display = segmentationNode.GetDisplayNode()
+    if display:
+        display.SetVisibility3D(isShown)
