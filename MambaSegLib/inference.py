@@ -1,0 +1,160 @@
+"""Networks at work: which device, a bundle's weights into its network, an image through it window by window."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .bundle import ModelBundle, open_bundle
+from .errors import UserError
+from .job import Report
+from .networks import create
+from .ops.selective_scan import LADDER
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """'auto' is cuda where there is one, else cpu. Never mps: its Conv3D is missing or slow in many torch versions.
+
+    Raises:
+        UserError: no such device, or not on this machine.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not index.isdigit()):
+        raise UserError(f"A device ({', '.join(DEVICES)}) was expected, but '{name}' came.", "Use 'auto'.")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(index or 0) >= there:
+        raise UserError(
+            f"The device '{name}' was asked for, but torch {torch.__version__} finds "
+            f"{f'only {there} such device(s)' if there else 'no such device'} on this machine.",
+            "Use 'auto' or 'cpu', or install a torch build and driver for it.",
+        )
+    return torch.device(name)
+
+
+def load_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
+    """The bundle's network with its weights in fp32, in evaluation mode, on `device`.
+
+    The weights' checksum is compared first (again: the bundle may have been opened some time ago).
+
+    Raises:
+        UserError: weights tampered with, unreadable, or not those of the network that the bundle names.
+    """
+    bundle = open_bundle(bundle.folder)
+    described = bundle.network
+    try:
+        network = create(
+            described["name"], described["in_channels"], described["out_channels"], **described.get("hyper", {})
+        )
+        state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(bundle.weights_path).items()}
+        network.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"The model '{bundle.id}' should hold weights of the network '{described['name']}', but they do not fit "
+            f"({str(error).splitlines()[0]}).",
+            "Update this program, or copy the model again from where it came.",
+        ) from error
+    return network.eval().requires_grad_(False).to(device)
+
+
+def scan_backend(network: nn.Module, device: torch.device) -> str:
+    """Name of the selective-scan backend that the network runs on; 'torch' for a network without scans."""
+    states = {p.shape[-1] for name, p in network.named_parameters() if name.endswith("A_log")}
+    if not states:
+        return "torch"
+    kind = {"device_type": device.type, "dtype": "float32", "gate": False, "softplus": True, "gradients": False}
+    return LADDER.choose("auto", {**kind, "states": states.pop()}).name
+
+
+def window_count(shape, patch, overlap: float) -> int:
+    """How many windows MONAI's sliding window makes of a (Z, Y, X) grid."""
+    count = 1
+    for n, p in zip(shape, patch, strict=True):
+        step = p if p >= n else max(1, int(p * (1 - overlap)))
+        count *= max(0, math.ceil((n - p) / step)) + 1
+    return count
+
+
+def predict(
+    network: nn.Module, array: np.ndarray, recipe: dict, device: torch.device, report: Report | None = None
+) -> np.ndarray:
+    """Class probabilities of an image, by overlapping windows that are blended with Gaussian weights.
+
+    Args:
+        network: (1, C, Z, Y, X) -> logits (1, K, Z, Y, X).
+        array: (C, Z, Y, X) float32, as `preprocessing.prepare` makes it.
+        recipe: "patch" (z, y, x), "overlap" 0..1, "mirror_axes" (axes 0..2 of Z, Y, X): the softmax is averaged over
+            all their flips.
+        device: where the network is.
+        report: told about each window; its cancellation stops the work within one pass through the network.
+
+    Returns:
+        (K, Z, Y, X) float32, sums to 1 over K.
+
+    Raises:
+        Cancelled: by the report.
+        UserError: not enough memory.
+    """
+    patch, overlap = tuple(recipe["patch"]), float(recipe["overlap"])
+    total = window_count(array.shape[1:], patch, overlap)
+    one_window = _Window(network, recipe["mirror_axes"], total, report or Report())
+    half = torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
+    with torch.inference_mode(), half, _memory_errors(device):
+        result = sliding_window_inference(
+            torch.from_numpy(array)[None],
+            patch,
+            sw_batch_size=1,
+            predictor=one_window,
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
+            device=torch.device("cpu"),  # many classes of a large image do not fit beside the network on a GPU
+        )
+    one_window.report.progress(total, total, "Putting the windows together")
+    return result[0].numpy()
+
+
+class _Window:
+    """One window -> softmax, averaged over flips; tells the report and stops where it says so."""
+
+    def __init__(self, network: nn.Module, mirror_axes, total: int, report: Report):
+        axes = [2 + axis for axis in mirror_axes]
+        self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
+        self.network, self.total, self.report = network, total, report
+        self.done = 0
+
+    def __call__(self, window: Tensor) -> Tensor:
+        self.report.progress(self.done, self.total, f"Window {self.done + 1} of {self.total}")
+        mean = 0
+        for flip in self.flips:
+            self.report.check_cancelled()
+            logits = self.network(window.flip(flip)).flip(flip)
+            mean = mean + torch.softmax(logits.float(), dim=1) / len(self.flips)
+        self.done += 1
+        return mean
+
+
+@contextlib.contextmanager
+def _memory_errors(device: torch.device):
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's allocator on the CPU raises a plain RuntimeError, known by its text alone.
+        exhausted = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
+        if not exhausted:
+            raise
+        raise UserError(
+            f"More memory was needed than the device '{device}' has left.",
+            "Choose a smaller region of interest, close other programs, or use another device.",
+        ) from error
