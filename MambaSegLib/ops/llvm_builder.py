@@ -242,18 +242,37 @@ class KernelBuilder:
         self.ir.call(self._prefetch, [address, *(ir.Constant(INT32, v) for v in (0, 3, 1))])
 
     def make_lane_buffers(self) -> None:
-        """Needed once before load_lanes and store_lanes; lanes that nobody writes read as zero."""
+        """Needed once before load_block and store_block may get a `tail`; lanes that nobody writes read as zero."""
         self._lane_buffers = self.scratch(self.width), self.scratch(self.width)
         self.store(self.constant(0), self._lane_buffers[0])
 
-    def load_lanes(self, lanes, pointer, *offsets):
-        """The first `lanes` elements, then zeros. `lanes` must be the same number in every call of a kernel."""
+    def load_block(self, tail, pointer, *offsets):
+        """A vector of channels. `tail`: None, or (a bit: this is the last block, its number of channels), whose missing
+        channels read as zero; the number must be the same in every call of a kernel."""
+        if tail is None:
+            return self.load(pointer, *offsets)
+        return self.choose(
+            tail[0], lambda: self._load_lanes(tail[1], pointer, *offsets), lambda: self.load(pointer, *offsets)
+        )
+
+    def store_block(self, value, tail, pointer, *offsets) -> None:
+        """The counterpart of load_block; missing channels are not written."""
+        if tail is None:
+            self.store(value, pointer, *offsets)
+            return
+        with self.ir.if_else(tail[0]) as (partial, whole):
+            with partial:
+                self._store_lanes(value, tail[1], pointer, *offsets)
+            with whole:
+                self.store(value, pointer, *offsets)
+
+    def _load_lanes(self, lanes, pointer, *offsets):
         buffer, source = self._lane_buffers[0], self.at(pointer, *offsets)
         with self.loop(lanes) as loop:
             self.ir.store(self.ir.load(self.at(source, loop.index)), self.at(buffer, loop.index))
         return self.load(buffer)
 
-    def store_lanes(self, value, lanes, pointer, *offsets) -> None:
+    def _store_lanes(self, value, lanes, pointer, *offsets) -> None:
         buffer, target = self._lane_buffers[1], self.at(pointer, *offsets)
         self.store(value, buffer)
         with self.loop(lanes) as loop:

@@ -153,31 +153,19 @@ class ScanKernel(ABC):
 
     # ---- rows of channels: one block of u, delta, z, y, ... at one position
 
-    def is_tail(self, task, block):
-        return self.g.ir.icmp_signed("==", block, task.last_block)
+    def row(self, task, block, operand, position):
+        """(tail, pointer, offset) as load_block and store_block take them."""
+        pointer, row = operand
+        tail = None
+        if self.v.tail:
+            tail = self.g.ir.icmp_signed("==", block, task.last_block), task.tail_lanes
+        return tail, pointer, self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
 
-    def read(self, task, block, source, position):
-        pointer, row = source
-        offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
-        if not self.v.tail:
-            return self.g.load(pointer, offset)
-        return self.g.choose(
-            self.is_tail(task, block),
-            lambda: self.g.load_lanes(task.tail_lanes, pointer, offset),
-            lambda: self.g.load(pointer, offset),
-        )
+    def read(self, task, block, operand, position):
+        return self.g.load_block(*self.row(task, block, operand, position))
 
-    def write(self, value, task, block, target, position) -> None:
-        pointer, row = target
-        offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
-        if not self.v.tail:
-            self.g.store(value, pointer, offset)
-            return
-        with self.g.ir.if_else(self.is_tail(task, block)) as (partial, whole):
-            with partial:
-                self.g.store_lanes(value, task.tail_lanes, pointer, offset)
-            with whole:
-                self.g.store(value, pointer, offset)
+    def write(self, value, task, block, operand, position) -> None:
+        self.g.store_block(value, *self.row(task, block, operand, position))
 
     def write_shared(self, value, task, block, target, position) -> None:
         """Like write, but with `shared` the groups after the first one add to what is there."""
@@ -350,43 +338,42 @@ class BackwardKernel(ScanKernel):
         return steps.results
 
     def adjoint(self, tile, kept, a_log2e, a, carry, da, lost, exp2) -> None:
-        g, width = self.g, self.v.width
+        """The recurrence forward over the tile, then its adjoint backward, a few states at a time."""
+        g, width, few = self.g, self.v.width, range(self.at_once)
         with g.loop(self.v.state_size, step=self.at_once) as n:
-            offsets = [g.plus(g.times(n.index, width), i * width) for i in range(self.at_once)]
-            states = self.recompute(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a_log2e, kept)), exp2)
-            carried = self.adjoint_steps(
-                tile, n.index, states, *([g.load(p, o) for o in offsets] for p in (a, carry))
-            )
+            offsets = [g.plus(g.times(n.index, width), i * width) for i in few]
+            self.recompute(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a_log2e, kept)), exp2)
+            carried = self.adjoint_steps(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a, carry)))
             for i, offset in enumerate(offsets):
-                g.store(carried[self.at_once + i], carry, offset)
+                g.store(carried[i], carry, offset)
                 # Sums of one tile first, then of all: this and Kahan keep float32 accurate for long sequences.
-                g.accumulate_compensated(carried[2 * self.at_once + i], g.at(da, offset), g.at(lost, offset))
+                g.accumulate_compensated(carried[self.at_once + i], g.at(da, offset), g.at(lost, offset))
 
-    def recompute(self, tile, n, a, start, exp2) -> list:
-        """The states and decays of the tile; returns the states after its last step."""
+    def recompute(self, tile, n, a, start, exp2) -> None:
+        """Keeps the decay of each step and the state before it, and adds to dC (here, where registers are free)."""
         g, width = self.g, self.v.width
         with g.loop(tile.steps, carry=start) as steps:
             at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n)
-            kept = g.times(at, self.at_once)
-            delta, x = g.load(self.delta_tile, at), g.load(self.input_tile, at)
+            lanes, kept = g.times(row, width), g.times(at, self.at_once)
+            delta, x, gy = (g.load(p, at) for p in (self.delta_tile, self.input_tile, self.gy_tile))
             y = g.load(self.y_tile, at) if self.v.gated else None
             h = []
             for i, before in enumerate(steps.values):
-                decay = exp2(delta, a[i])
+                decay, lane = exp2(delta, a[i]), g.plus(lanes, i * width)
                 g.store(before, self.state_tile, kept, i * width)
                 g.store(decay, self.decay_tile, kept, i * width)
                 h.append(g.fma(decay, before, g.mul(x, g.load_splat(self.b_tile, row, i))))
+                g.store(g.fma(gy, h[i], g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
                 if self.v.gated:
                     y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
             if self.v.gated:
                 g.store(y, self.y_tile, at)
             steps.carry_on(h)
-        return steps.results
 
-    def adjoint_steps(self, tile, n, states, a, carry) -> list:
-        """The adjoint recurrence over the tile; returns states, carries and dA of the tile."""
+    def adjoint_steps(self, tile, n, a, carry) -> list:
+        """The adjoint recurrence over the tile; returns the carries and dA of the tile."""
         g, width, count = self.g, self.v.width, self.at_once
-        with g.loop(tile.steps, carry=[*states, *carry, *[g.constant(0)] * count]) as steps:
+        with g.loop(tile.steps, carry=[*carry, *[g.constant(0)] * count]) as steps:
             index = g.minus(g.minus(tile.steps, 1), steps.index)
             at, row = g.times(index, width), g.plus(g.times(index, self.v.state_size), n)
             lanes, kept = g.times(row, width), g.times(at, count)
@@ -394,22 +381,19 @@ class BackwardKernel(ScanKernel):
                 g.load(p, at)
                 for p in (self.gy_tile, self.delta_tile, self.input_tile, self.sum_b_tile, self.sum_a_tile)
             )
-            before, carried, da = [], [], []
+            carried, da = [], []
             for i in range(count):
-                h, c, da_sum = (steps.values[k * count + i] for k in range(3))
-                gh = g.fma(gy, g.load_splat(self.c_tile, row, i), c)
+                gh = g.fma(gy, g.load_splat(self.c_tile, row, i), steps.values[i])
                 lane = g.plus(lanes, i * width)
-                g.store(g.fma(gy, h, g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
                 g.store(g.fma(gh, x, g.load(self.db_lanes, lane)), self.db_lanes, lane)
                 sum_b = g.fma(gh, g.load_splat(self.b_tile, row, i), sum_b)
                 carried.append(g.mul(gh, g.load(self.decay_tile, kept, i * width)))
-                before.append(g.load(self.state_tile, kept, i * width))
-                decayed = g.mul(carried[i], before[i])
+                decayed = g.mul(carried[i], g.load(self.state_tile, kept, i * width))
                 sum_a = g.fma(decayed, a[i], sum_a)
-                da.append(g.fma(decayed, delta, da_sum))
+                da.append(g.fma(decayed, delta, steps.values[count + i]))
             g.store(sum_b, self.sum_b_tile, at)
             g.store(sum_a, self.sum_a_tile, at)
-            steps.carry_on([*before, *carried, *da])
+            steps.carry_on([*carried, *da])
         return steps.results
 
     def finish_tile(self, task, tile, block):
