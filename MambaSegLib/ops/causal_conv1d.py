@@ -5,7 +5,7 @@ For channel d and step t, with a filter of width K::
     y[t] = bias[d] + sum_k weight[d, k] * x[t - (K - 1) + k]         x is zero before its start
     y[t] = silu(y[t])                                                where asked for
 
-``reverse`` is its mirror image along time (zero beyond the end): what a scan from the end needs, without flipped copies.
+``reverse`` is its mirror image along time (zero beyond the end): what a scan from the end needs, without copies.
 """
 
 import functools
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import llvm_conv1d, llvm_engine
 from .backends import Backend, Ladder
 
 
@@ -68,7 +69,7 @@ def _package(x, weight, bias, silu, reverse) -> Tensor:
     return y.flip(1) if reverse else y
 
 
-def _disagreement(function, device_type: str, dtype: str, taps: int, bias: bool, silu: bool, reverse: bool, gradients: bool):
+def _disagreement(function, device_type, dtype, taps, bias, silu, reverse, gradients) -> float:
     """Largest scale-relative difference of a backend from ``reference`` over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
     shapes = [(2, 37, 24), (24, taps)] + ([(24,)] if bias else [])
@@ -85,24 +86,11 @@ def _disagreement(function, device_type: str, dtype: str, taps: int, bias: bool,
     return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item() for a, b in pairs)
 
 
-def _jit_why_not():
-    try:
-        from . import llvm_conv1d
-    except ImportError as e:
-        return str(e)
-    return llvm_conv1d.why_not()
-
-
-def _jit(*a):
-    from . import llvm_conv1d
-    return llvm_conv1d.conv(*a)
-
-
 LADDER = Ladder(
     "causal_conv1d",
     (
         Backend("causal_conv1d", _package, ("cuda",), ("float32",), _package_why_not),
-        Backend("jit", _jit, ("cpu",), ("float32", "float64"), _jit_why_not),
+        Backend("jit", llvm_conv1d.conv, ("cpu",), ("float32", "float64"), llvm_engine.why_not),
         Backend("torch", shifted_sums),
         Backend("reference", reference),
     ),

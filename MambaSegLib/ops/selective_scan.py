@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import mamba_ssm_scan, torch_scan
+from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan
 from .backends import Backend, Ladder
 
 
@@ -51,7 +51,7 @@ def reference(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus
     return y if z is None else y * F.silu(z)
 
 
-def _disagreement(function, device_type: str, dtype: str, states: int, gate: bool, softplus: bool, gradients: bool):
+def _disagreement(function, device_type, dtype, states, gate, softplus, gradients) -> float:
     """Largest scale-relative difference of a backend from ``reference`` over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
 
@@ -76,24 +76,11 @@ def _disagreement(function, device_type: str, dtype: str, states: int, gate: boo
     return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item() for a, b in pairs)
 
 
-def _jit_why_not():
-    try:
-        from . import llvm_scan
-    except ImportError as e:
-        return str(e)
-    return llvm_scan.why_not()
-
-
-def _jit(*a):
-    from . import llvm_scan
-    return llvm_scan.scan(*a)
-
-
 LADDER = Ladder(
     "selective_scan",
     (
         Backend("mamba_ssm", mamba_ssm_scan.scan, ("cuda",), ("float32",), mamba_ssm_scan.why_not),
-        Backend("jit", _jit, ("cpu",), ("float32", "float64"), _jit_why_not),
+        Backend("jit", llvm_scan.scan, ("cpu",), ("float32", "float64"), llvm_engine.why_not),
         Backend("torch", torch_scan.scan),
         Backend("reference", reference),
     ),

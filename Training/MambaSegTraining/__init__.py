@@ -1,0 +1,1 @@
+"""Training of Mamba segmentation networks; a guest of ``MambaSegLib``, which never imports it."""
