@@ -65,7 +65,13 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     region.add_argument("--roi-mask", metavar="FILE", help="only inside the non-zero part of this label map")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--overlap", type=float, help="of neighbouring windows, 0 to 0.95 (default: the model's)")
-    parser.add_argument("--mirror", action="store_true", default=None, help="average over mirrored input: slower")
+    parser.add_argument(
+        "--no-mirror",
+        dest="mirror",
+        action="store_false",
+        default=None,
+        help="no averaging over mirrored input: faster",
+    )
     parser.add_argument(
         "--labels",
         type=lambda text: [name.strip() for name in text.split(",")],

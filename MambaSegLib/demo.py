@@ -61,8 +61,8 @@ def volumes_by_side(labels: Volume, segments: Sequence[Label]) -> list[dict]:
     for segment in segments:
         z, y, x = np.nonzero(labels.array == segment.value)
         is_left = to_world_x @ np.stack([x, y, z, np.ones_like(x)]) > 0  # LPS: x grows to the patient's left
-        ml = np.array([is_left.sum(), is_left.size - is_left.sum(), is_left.size]) * labels.voxel_volume_mm3 / 1000
-        rows.append({"structure": segment.name, "left_ml": ml[0], "right_ml": ml[1], "total_ml": ml[2]})
+        left, total = (count * labels.voxel_volume_mm3 / 1000 for count in (int(is_left.sum()), is_left.size))
+        rows.append({"structure": segment.name, "left_ml": left, "right_ml": total - left, "total_ml": total})
     return rows
 
 
@@ -79,8 +79,9 @@ def _demonstrate(options: argparse.Namespace) -> None:
     _write_csv(folder / "volumes.csv", rows)
     from . import overview  # matplotlib takes a second to load
 
-    overview.draw(folder / "overview.png", read_volume(image), labels, bundle.labels, rows, ROI_MM)
-    cells = [[row["structure"], float(row["left_ml"]), float(row["right_ml"]), float(row["total_ml"])] for row in rows]
+    title = "Hippocampi of MNI152"
+    overview.draw(folder / "overview.png", title, read_volume(image), labels, bundle.labels, rows, ROI_MM)
+    cells = [list(row.values()) for row in rows]
     print("\n" + table(["Structure", "Left (mL)", "Right (mL)", "Both (mL)"], cells) + "\n")
     for name, what in ((output.name, "segmentation"), ("overview.png", "picture"), ("volumes.csv", "table")):
         print(f"{what.capitalize():<13} {(folder / name).resolve()}")
