@@ -5,6 +5,7 @@ The patch is global and cannot be undone: one process is either a host or plain 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import inspect
 import types
@@ -83,9 +84,25 @@ def is_cpp(cls: type) -> bool:
     return cls.__module__.startswith("PySide6") or getattr(cls, "DOUBLE_OF_CPP", False)
 
 
+_loading_ui = False
+
+
+@contextlib.contextmanager
+def loading_ui():
+    """PySide6's QUiLoader sets each child as an attribute of the top widget; Slicer's does not: drop these."""
+    global _loading_ui
+    _loading_ui = True
+    try:
+        yield
+    finally:
+        _loading_ui = False
+
+
 def _strict_setattr(self, name: str, value) -> None:
     cls = type(self)
     known = hasattr(cls, name) or name.encode() in QObject.dynamicPropertyNames(self)
+    if _loading_ui and not known and not name.startswith("_") and isinstance(value, QObject):
+        return
     private = name.startswith("__") or (name.startswith("_") and not cls.__module__.startswith("PySide6"))
     if is_cpp(cls) and not known and not private:
         raise AttributeError(

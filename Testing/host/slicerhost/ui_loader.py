@@ -1,4 +1,4 @@
-"""QUiLoader for Slicer's .ui files: knows the doubles, makes the connections that carry VTK types, refuses unknown names."""
+"""QUiLoader for Slicer's .ui files: knows the doubles, makes connections that carry VTK types, refuses unknown names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from .errors import problems
 from .qt_connect import normalized
+from .qt_semantics import loading_ui
 
 # Real class name -> double. Filled by the widget modules through @double.
 DOUBLES: dict[str, type] = {}
@@ -36,7 +37,8 @@ class UiLoader(QtUiTools.QUiLoader):
                 problems.add("ui", f"{path}: unknown widget class {class_name}")
         connections = root.find("connections")
         vtk_free = _without_connections(root)
-        widget = super().load(vtk_free, parent)
+        with loading_ui():
+            widget = super().load(vtk_free, parent)
         if widget is None:
             problems.add("ui", f"{path}: {self.errorString()}")
             return None
