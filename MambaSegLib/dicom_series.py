@@ -29,14 +29,14 @@ def read_folder(folder: Path, warn: Callable[[str], None]) -> sitk.Image:
 
     Raises UserError when there is none, or when the two largest have the same number of slices.
     """
-    series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in _series_ids(folder)}
-    series = {uid: files for uid, files in series.items() if files}
-    if not series:
+    ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in ids]
+    ranked = sorted((files for files in series if files), key=_slice_count, reverse=True)
+    if not ranked:
         raise UserError(
             f"A folder with a DICOM series was expected, but there is no DICOM image in '{folder}'.",
             "Choose the folder that holds the DICOM files themselves.",
         )
-    ranked = sorted(series.values(), key=_slice_count, reverse=True)
     if len(ranked) > 1:
         names = "; ".join(f"{_description(files[0])} ({_slice_count(files)} slices)" for files in ranked)
         if _slice_count(ranked[0]) == _slice_count(ranked[1]):
@@ -55,15 +55,6 @@ def read_file(path: Path, warn: Callable[[str], None]) -> sitk.Image:
         return sitk.ReadImage(str(path))
     uid = _tag(header, _SERIES_UID)
     return _read_stack(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path.parent), uid) or [str(path)], warn)
-
-
-def _series_ids(folder: Path) -> tuple[str, ...]:
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK complains on stderr about every file that is no DICOM
-    try:
-        return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _header(path: Path | str) -> sitk.ImageFileReader:
@@ -100,8 +91,8 @@ def _read_stack(files: list[str] | tuple[str, ...], warn: Callable[[str], None])
 def _check_stack(positions: np.ndarray, direction: np.ndarray, warn: Callable[[str], None]) -> None:
     """`positions` (slices, 3) in mm, in file order; `direction` (3, 3) with the slice normal as last column."""
     along = positions @ direction[:, 2]
-    steps = np.diff(along)
-    if np.abs(steps).min() < 1e-3 * max(np.abs(steps).max(), 1e-3):
+    steps = np.diff(np.sort(along))
+    if steps.min() < 1e-3 * max(steps.max(), 1e-3):
         raise UserError(
             "One image per position was expected, but the DICOM series has several slices at the same place (a 4-D "
             "series, for example several time points).",
@@ -114,8 +105,8 @@ def _check_stack(positions: np.ndarray, direction: np.ndarray, warn: Callable[[s
             f"Slices stacked at right angles were expected, but the scanner's gantry was tilted by {tilt:.1f} degrees.",
             "Load it in Slicer, which regrids tilted series, save it as .nrrd and use that file.",
         )
-    if np.ptp(steps) > _MAX_UNEVENNESS * abs(np.median(steps)):
-        low, high = np.abs(steps).min(), np.abs(steps).max()
+    if np.ptp(steps) > _MAX_UNEVENNESS * np.median(steps):
+        low, high = steps.min(), steps.max()
         warn(
             f"The slices are not evenly spaced ({low:.2f} to {high:.2f} mm apart): one may be missing, so lengths and "
             "volumes are approximate."

@@ -6,6 +6,7 @@ Torch-free. Positions are LPS millimetres; arrays are (Z, Y, X).
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import warnings
 import zlib
@@ -23,11 +24,6 @@ from .volume import Volume, check_volume
 __all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
 
 EXTENSIONS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
-# header length -> (offset, type) of dim, bitpix, pixdim[1:4], vox_offset in NIfTI-1 and NIfTI-2
-_NIFTI_FIELDS = {
-    348: ((40, "8h"), (72, "h"), (80, "3f"), (108, "f")),
-    540: ((16, "8q"), (14, "h"), (112, "3d"), (168, "q")),
-}
 _READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or a DICOM folder"
 
 
@@ -84,6 +80,8 @@ def read_labels(path: str | Path) -> Volume:
 def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
     if not path.exists():
         raise UserError(f"An image was expected at '{path}', but there is no such file.", "Check the path.")
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of ITK's chatter on stderr is said by us
     try:
         if path.is_dir():
             image = dicom_series.read_folder(path, warn)
@@ -96,6 +94,8 @@ def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
             raise UserError(f"An image was expected ({_READABLE}), but '{path.name}' is none.", "Choose such a file.")
     except RuntimeError as error:
         raise _readable(error, path) from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     return _three_dimensional(image, path.name)
 
 
@@ -143,7 +143,7 @@ def _check_nifti(path: Path) -> None:
         return
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            header = file.read(540)
+            header = file.read(348)
             size = len(header)
             while block := file.read(1 << 22):
                 size += len(block)
@@ -159,16 +159,15 @@ def _check_nifti(path: Path) -> None:
 
 
 def _nifti_extent(header: bytes) -> tuple[int, np.ndarray]:
-    """Bytes that a complete file has, and its voxel size in mm, from a NIfTI-1 or NIfTI-2 header."""
-    for order in "<>":
-        (length,) = struct.unpack_from(order + "i", header)
-        if length not in _NIFTI_FIELDS:
-            continue
-        (dim_at, dim_as), (bits_at, bits_as), (spacing_at, spacing_as), (start_at, start_as) = _NIFTI_FIELDS[length]
-        dim = struct.unpack_from(order + dim_as, header, dim_at)
-        (bits,) = struct.unpack_from(order + bits_as, header, bits_at)
-        spacing = struct.unpack_from(order + spacing_as, header, spacing_at)
-        (start,) = struct.unpack_from(order + start_as, header, start_at)
-        voxels = int(np.prod([max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]], dtype=object))
-        return int(start) + voxels * bits // 8, np.array(spacing[: min(3, dim[0])])
-    raise struct.error("no NIfTI header")
+    """Bytes that a complete file has, and its voxel size in mm, from a NIfTI-1 header."""
+    order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), None)
+    if order is None:
+        raise struct.error("no NIfTI header")
+    if struct.unpack_from(order + "i", header)[0] == 540:
+        raise UserError("A NIfTI-1 file was expected, but a NIfTI-2 file came.", "Save the image as .nrrd or NIfTI-1.")
+    dim = struct.unpack_from(order + "8h", header, 40)
+    (bits,) = struct.unpack_from(order + "h", header, 72)
+    spacing = struct.unpack_from(order + "3f", header, 80)
+    (start,) = struct.unpack_from(order + "f", header, 108)
+    axes = max(0, min(7, dim[0]))
+    return int(start) + math.prod(max(1, n) for n in dim[1 : 1 + axes]) * bits // 8, np.array(spacing[: min(3, axes)])

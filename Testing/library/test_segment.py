@@ -1,4 +1,4 @@
-"""The job "segment" from file to file with a toy network: its answer, its report, its files, its memory of last time."""
+"""The job "segment" from file to file with a toy network: its answer, report, files, and memory of last time."""
 
 import json
 
