@@ -5,11 +5,7 @@ Torch-free. Positions are LPS millimetres; arrays are (Z, Y, X).
 
 from __future__ import annotations
 
-import gzip
-import math
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +15,7 @@ import SimpleITK as sitk
 from . import dicom_series
 from .errors import UserError
 from .label_file import check_output, collapse_layers, write_labels
+from .nifti_check import check_nifti, damaged, no_voxel_size
 from .volume import Volume, check_volume
 
 __all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
@@ -86,7 +83,8 @@ def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
         if path.is_dir():
             image = dicom_series.read_folder(path, warn)
         elif path.name.lower().endswith(EXTENSIONS):
-            _check_nifti(path)
+            if path.name.lower().endswith((".nii", ".nii.gz")):
+                check_nifti(path)
             image = sitk.ReadImage(str(path))
         elif dicom_series.is_dicom(path):
             image = dicom_series.read_file(path, warn)
@@ -120,54 +118,12 @@ def _readable(error: RuntimeError, path: Path) -> UserError:
     """ITK's report, several lines of C++ file names, as one sentence."""
     text = str(error)
     if "Zero-valued spacing" in text:
-        return UserError(
-            f"A voxel size above zero was expected, but '{path.name}' has a spacing of 0 mm.",
-            "Correct the spacing in the file's header or export the image again.",
-        )
+        return no_voxel_size(path.name)
     if "orthonormal" in text:
         return UserError(
             f"Axes at right angles were expected, but '{path.name}' is sheared.",
             "Resample it onto a regular grid first, for example with Slicer's Resample modules.",
         )
-    if isinstance(error.__cause__, PermissionError) or "Permission denied" in text:
+    if "Permission denied" in text:
         return UserError(f"'{path}' may not be read.", "Ask for the right to read it.")
-    return UserError(
-        f"An image was expected, but '{path.name}' is damaged, incomplete or not what its name says.",
-        "Copy or export it again and check that other programs open it.",
-    )
-
-
-def _check_nifti(path: Path) -> None:
-    """Refuse an incomplete NIfTI file or one without voxel size: ITK would fill in zeros, or 1 mm, and say nothing."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    try:
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            header = file.read(348)
-            size = len(header)
-            while block := file.read(1 << 22):
-                size += len(block)
-        needed, spacing = _nifti_extent(header)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        if isinstance(error, PermissionError):
-            raise UserError(f"'{path}' may not be read.", "Ask for the right to read it.") from error
-        raise _readable(RuntimeError(), path) from error
-    if size < needed:
-        raise _readable(RuntimeError(), path)
-    if not np.isfinite(spacing).all() or not np.all(spacing):
-        raise _readable(RuntimeError("Zero-valued spacing"), path)
-
-
-def _nifti_extent(header: bytes) -> tuple[int, np.ndarray]:
-    """Bytes that a complete file has, and its voxel size in mm, from a NIfTI-1 header."""
-    order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), None)
-    if order is None:
-        raise struct.error("no NIfTI header")
-    if struct.unpack_from(order + "i", header)[0] == 540:
-        raise UserError("A NIfTI-1 file was expected, but a NIfTI-2 file came.", "Save the image as .nrrd or NIfTI-1.")
-    dim = struct.unpack_from(order + "8h", header, 40)
-    (bits,) = struct.unpack_from(order + "h", header, 72)
-    spacing = struct.unpack_from(order + "3f", header, 80)
-    (start,) = struct.unpack_from(order + "f", header, 108)
-    axes = max(0, min(7, dim[0]))
-    return int(start) + math.prod(max(1, n) for n in dim[1 : 1 + axes]) * bits // 8, np.array(spacing[: min(3, axes)])
+    return damaged(path.name)

@@ -154,10 +154,15 @@ def check_volume(volume: Volume) -> None:
         )
     # A NaN makes min and max NaN: two passes over the voxels and no copy.
     if volume.array.dtype.kind == "f" and not np.isfinite([volume.array.min(), volume.array.max()]).all():
-        raise UserError(
-            f"Finite intensities were expected, but {name} contains NaN or infinite voxels.",
-            "Replace them (for example by the background value) and save the image again.",
-        )
+        raise not_finite(name)
+
+
+def not_finite(subject: str) -> UserError:
+    """The error for an image with NaN or infinite voxels."""
+    return UserError(
+        f"Finite intensities were expected, but {subject} contains NaN or infinite voxels.",
+        "Replace them (for example by the background value) and save the image again.",
+    )
 
 
 def _triple(values) -> str:
