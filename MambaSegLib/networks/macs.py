@@ -10,7 +10,7 @@ The scan is counted by VMamba's rule, 9 B L D N + B L D (+ B L D with a gate), e
 """
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -95,8 +95,8 @@ def count(network: nn.Module, shape: tuple[int, ...]) -> MacCount:
     total, training = MacCount(), network.training
     network.eval()
     try:
-        with torch.no_grad(), torch.device("meta"), _operators(total), _Counter(total, network):
-            network(torch.empty(shape))
+        with torch.no_grad(), _operators(total), _Counter(total, network):
+            network(torch.empty(shape, device="meta"))
     finally:
         network.train(training)
     return total
@@ -169,9 +169,20 @@ def _operators(total: MacCount):
         return result
 
     counted = {"selective_scan": scan, "causal_conv1d": causal_conv1d, "deform_conv2d": deform_conv2d}
-    choose = Ladder.choose
-    Ladder.choose = lambda self, requested, kind: Backend("count", counted[self.operator])
+
+    def choose(ladder, requested, kind):
+        return Backend("count", counted[ladder.operator])
+
+    # The meta device knows no autocast, which our operators switch off around themselves.
+    with _replaced(Ladder, "choose", choose), _replaced(torch, "autocast", lambda *_, **__: nullcontext()):
+        yield
+
+
+@contextmanager
+def _replaced(owner, name: str, value):
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        Ladder.choose = choose
+        setattr(owner, name, original)
