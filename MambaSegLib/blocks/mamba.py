@@ -14,10 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.causal_conv1d import causal_conv1d_last
-from ..ops.scan_orders import LETTERS, SETS, inverse_order, scan_order
+from ..ops.scan_orders import LETTERS, inverse_order, order_set, scan_order
 from ..ops.selective_scan import selective_scan_last
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # range of the initial step sizes, mamba_ssm
+
+
+def initial_step_bias(*shape: int) -> Tensor:
+    """Bias of the step projection: the inverse softplus of steps drawn log-uniform in [DT_MIN, DT_MAX]."""
+    low, high = math.log(DT_MIN), math.log(DT_MAX)
+    dt = torch.exp(torch.rand(shape) * (high - low) + low).clamp(min=DT_FLOOR)
+    return dt + torch.log(-torch.expm1(-dt))
 
 
 class DirectionalScan(nn.Module):
@@ -41,13 +48,10 @@ class DirectionalScan(nn.Module):
         self._init_step()
 
     def _init_step(self):
-        """Steps log-uniform in [DT_MIN, DT_MAX]: the bias is the inverse softplus of such a draw."""
         bound = self.rank**-0.5
         nn.init.uniform_(self.dt_proj.weight, -bound, bound)
-        low, high = math.log(DT_MIN), math.log(DT_MAX)
-        dt = torch.exp(torch.rand(self.dt_proj.out_features) * (high - low) + low).clamp(min=DT_FLOOR)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            self.dt_proj.bias.copy_(initial_step_bias(self.dt_proj.out_features))
 
     def forward(self, u: Tensor) -> Tensor:
         u = causal_conv1d_last(u, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")  # (B, L, E)
@@ -64,16 +68,17 @@ class MetaSSM(nn.Module):
     Args:
         width: d.
         orders: scan orders, see ``ops.scan_orders``, or the name of a set there.
+        dims: 2 or 3 grid axes; what the set's orders are for.
         states, taps, expand: N, filter length and E / d.
         shared: all orders use one ``DirectionalScan``.
         merge: ``sum`` (default) or ``mean`` of the directions.
     """
 
-    def __init__(self, width: int, orders="bi", states=16, taps=4, expand=2, shared=False, merge="sum"):
+    def __init__(self, width: int, orders="bi", dims=3, states=16, taps=4, expand=2, shared=False, merge="sum"):
         super().__init__()
         if merge not in ("sum", "mean"):
             raise ValueError(f"expected merge 'sum' or 'mean', got {merge!r}")
-        self.orders = SETS[orders] if isinstance(orders, str) else tuple(orders)
+        self.orders = order_set(orders, dims) if isinstance(orders, str) else tuple(orders)
         self.merge = merge
         inner, rank = expand * width, math.ceil(width / 16)
         self.norm = nn.LayerNorm(width)

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, cat, nn
 
-from ..blocks.conv import TRANSPOSED_CONV, as_tuple, conv, crop_end, instance_norm, pad_end, pad_to_multiple
+from ..blocks.conv import TRANSPOSED_CONV, as_tuple, conv, crop_end, instance_norm, pad_to_multiple
 from ..blocks.mamba import MetaSSM
 from .registry import Figure, NetworkSpec, register
 
@@ -113,7 +113,9 @@ class MMUNet(nn.Module):
             raise ValueError(f"expected strides and kernels for {levels} levels, got {len(strides)} and {len(kernels)}")
         self.strides = [as_tuple(s, dims) for s in strides]
         mamba_levels = range(1, levels) if mamba_levels is None else mamba_levels
-        ssm = partial(MetaSSM, orders=orders, states=states, taps=taps, expand=expand, shared=shared, merge=merge)
+        ssm = partial(
+            MetaSSM, orders=orders, dims=dims, states=states, taps=taps, expand=expand, shared=shared, merge=merge
+        )
         encoder_modes = [block_mode if mamba and i in mamba_levels else "cnn" for i in range(levels)]
         decoder_mode = block_mode if mamba and mamba_decoder else "cnn"
         widths = [in_channels, *features]

@@ -31,6 +31,16 @@ SETS = {  # MM-UNet table 1 and the sets of its relatives
 }
 
 
+def order_set(name: str, dims: int) -> tuple[str, ...]:
+    """The orders of a named set for grids of 2 or 3 axes; in 2-D without the letter D, and each order once."""
+    if name not in SETS:
+        raise ValueError(f"expected a set of scan orders out of {sorted(SETS)}, got {name!r}")
+    if dims == 3:
+        return SETS[name]
+    flat = [order if order.lstrip("-") in ("snake", "morton") else order.replace("D", "") for order in SETS[name]]
+    return tuple(dict.fromkeys(flat))
+
+
 @functools.lru_cache(maxsize=256)
 def scan_order(name: str, shape: tuple[int, ...]) -> Tensor:
     """The permutation pi of an order.
@@ -53,7 +63,7 @@ def scan_order(name: str, shape: tuple[int, ...]) -> Tensor:
         return _morton(shape)
     letters = LETTERS[-len(shape) :]
     if sorted(name) != sorted(letters):
-        raise ValueError(f"expected a permutation of {letters}, 'snake' or 'morton' (with '-' for the reverse), got {name!r}")
+        raise ValueError(f"expected a permutation of {letters}, snake, morton, or '-' and one of them, got {name!r}")
     positions = torch.arange(_size(shape)).view(shape)
     return positions.permute([letters.index(letter) for letter in name]).reshape(-1)
 

@@ -55,15 +55,17 @@ def _disagreement(function, device_type, dtype, states, gate, softplus, gradient
     """Largest scale-relative difference of a backend from ``reference`` over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
 
-    def random(*shape, scale=1.0):
+    def random(*shape, scale=1.0, sign=None):
         tensor = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+        tensor = tensor if sign is None else sign * (tensor.abs() + 0.1)
         return tensor.to(device_type, getattr(torch, dtype)).requires_grad_(gradients)
 
     batch, length, channels, groups = 2, 37, 24, 2
-    inputs = [random(batch, length, channels), random(batch, length, channels, scale=0.5)]
-    inputs += [(-random(channels, states).detach().abs() - 0.1).requires_grad_(gradients)]
+    step_sign = None if softplus else 1  # negative steps would grow without bound
+    inputs = [random(batch, length, channels), random(batch, length, channels, scale=0.5, sign=step_sign)]
+    inputs += [random(channels, states, sign=-1)]
     inputs += [random(batch, length, groups, states), random(batch, length, groups, states), random(channels)]
-    inputs += [random(batch, length, channels) if gate else None, random(channels)]
+    inputs += [random(batch, length, channels) if gate else None, random(channels, sign=step_sign)]
     weight = random(batch, length, channels).detach()
 
     def outputs(f):
