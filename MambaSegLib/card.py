@@ -68,10 +68,14 @@ def _metrics(data: dict) -> str:
     values = data["metrics"]["values"]
     if not values:
         return "Nothing was measured."
-    rows = [[v["structure"], v["name"], _number(v["mean"]), _number(v["sd"]), v["n"]] for v in values]
+    rows = [[v["structure"], _measure(v), _number(v["mean"]), _number(v["sd"]), v["n"]] for v in values]
     return "\n\n".join(
         filter(None, [data["metrics"]["protocol"], _table(["Structure", "Metric", "Mean", "SD", "n"], rows)])
     )
+
+
+def _measure(value: dict) -> str:
+    return f"{value['name']} ({value['unit']})" if value.get("unit") else value["name"]
 
 
 def _training(data: dict) -> str:

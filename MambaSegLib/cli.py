@@ -45,12 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "doctor", parents=[common], help="what works on this machine, and why the rest does not"
     ).set_defaults(command=_doctor)
-    for name, text in (("train", "train a network"), ("evaluate", "measure a model on labelled cases")):
-        job = commands.add_parser(name, parents=[machine], help=text)
-        job.add_argument("config", type=Path, metavar="CONFIG.json", help="the job's parameters")
-        job.set_defaults(command=_configured_job, job=name)
-        if name == "train":
-            job.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train = commands.add_parser("train", parents=[machine], help="train a network")
+    train.add_argument("config", metavar="CONFIG.json", help="what to train on what; see the recipes of the training")
+    train.add_argument("-o", "--output", required=True, help="folder for the checkpoint and the new model")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    train.set_defaults(command=_train)
+    evaluate = commands.add_parser("evaluate", parents=[machine], help="measure a model on labelled cases")
+    evaluate.add_argument("data", metavar="FOLDER", help="cases in the layout of the Medical Segmentation Decathlon")
+    evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    evaluate.set_defaults(command=_evaluate)
     return parser
 
 
@@ -210,20 +214,23 @@ def _doctor(options: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
-def _configured_job(options: argparse.Namespace) -> None:
-    try:
-        request = json.loads(options.config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{options.config} cannot be read: {error.strerror}.", "Give the path of a JSON file."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{options.config} is not valid JSON: {error}.", "Correct it.") from error
-    if not isinstance(request, dict):
-        raise UserError(f"{options.config} must hold a JSON object.", "See the recipes of the training.")
-    if options.job == "train" and options.resume:
-        request["resume"] = True
-    _print_json(run_job(options.job, request, options.verbose))
+def _train(options: argparse.Namespace) -> None:
+    request = {"config": options.config, "output": options.output, "resume": options.resume}
+    result = run_job("train", request, options.verbose)
+    if options.json:
+        _print_json(result)
+    else:
+        print(f"New model in {result['bundle']} after {duration(result['time_s'])}.")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    request = {"model": options.model, "data": options.data, "device": options.device}
+    result = run_job("evaluate", request, options.verbose)
+    if options.json:
+        _print_json(result)
+        return
+    rows = [[row["structure"], row["name"], row["mean"], row["sd"], row["n"]] for row in result["values"]]
+    print(table(["Structure", "Measure", "Mean", "SD", "Cases"], rows))
 
 
 def _print_json(value) -> None:
