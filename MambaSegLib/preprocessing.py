@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import UserError
-from .regrid import Reorientation, Resampling
-from .roi import Box, Roi
-from .volume import Volume
+from .regrid import Reorientation, Resampling, box_above
+from .roi import Roi
+from .volume import Box, Volume
 
 __all__ = ["Prepared", "Roi", "prepare", "recipe_of"]
 
@@ -55,45 +55,54 @@ class Prepared:
     def restore_labels(self, probabilities: np.ndarray) -> np.ndarray:
         """The most probable class of every voxel of the input image.
 
+        Class by class, and each one only where it can win: of K probabilities that sum to 1 the largest is at least
+        1 / K, and interpolation keeps both facts. So time and memory stay near those of a few classes.
+
         Args:
-            probabilities: (K, Z, Y, X) on the network's grid, class 0 is background.
+            probabilities: (K, Z, Y, X) on the network's grid, summing to 1 over K; class 0 is background.
 
         Returns:
-            (Z, Y, X) uint8 (uint16 from 256 classes on); 0 outside the region of interest. Class by class, so memory
-            stays at a few times the region however many classes there are.
+            (Z, Y, X) uint8 (uint16 from 256 classes on); 0 outside the region of interest.
         """
-        best = winner = None
+        region = self._turned_region()
+        best = np.zeros([part.stop - part.start for part in region], np.float32)
+        winner = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
         for index, channel in enumerate(probabilities):
-            restored = self._to_region(channel)
-            if best is None:
-                # A copy: where no step changes anything `restored` is a view of the caller's array.
-                best, winner = np.array(restored), np.zeros(restored.shape, np.min_scalar_type(len(probabilities) - 1))
+            source = self._without_padding(channel)
+            restored = self.resampling.undo_part(source, box_above(source, 0.999 / len(probabilities)), region)
+            if restored is None:
                 continue
-            better = restored > best
-            winner[better] = index
-            np.maximum(best, restored, out=best)
-        if self.inside is not None:
-            winner[~self.inside] = 0
-        labels = np.zeros(self.shape, winner.dtype)
-        labels[self.region] = winner
-        return labels
+            values, place = restored
+            place = tuple(slice(p.start - r.start, p.stop - r.start) for p, r in zip(place, region, strict=True))
+            better = values > best[place]
+            winner[place][better] = index
+            np.maximum(best[place], values, out=best[place])
+        return self._on_input_grid(winner, 0, winner.dtype)
 
     def restore_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
         """(K, Z, Y, X) on the network's grid -> (K, Z, Y, X) float32 on the input image; background outside."""
-        full = np.zeros((len(probabilities), *self.shape), np.float32)
+        everywhere = tuple(slice(0, n) for n in self.resampling.shape_to)
+        full = np.empty((len(probabilities), *self.shape), np.float32)
         for index, channel in enumerate(probabilities):
-            full[index] = index == 0
-            target = full[index][self.region]
-            restored = self._to_region(channel)
-            target[...] = restored if self.inside is None else np.where(self.inside, restored, target)
+            source = self._without_padding(channel)
+            values, _ = self.resampling.undo_part(source, everywhere, self._turned_region())
+            full[index] = self._on_input_grid(values, float(index == 0), np.float32)
         return full
 
-    def _to_region(self, channel: np.ndarray) -> np.ndarray:
-        """(Z, Y, X) on the network's grid -> (Z, Y, X) of `region`."""
-        kept = tuple(slice(before, n - after) for (before, after), n in zip(self.pad, channel.shape, strict=True))
-        crop = self.turn.undo(self.resampling.undo(channel[kept]))
-        part = (slice(r.start - c.start, r.stop - c.start) for r, c in zip(self.region, self.crop, strict=True))
-        return crop[tuple(part)]
+    def _without_padding(self, array: np.ndarray) -> np.ndarray:
+        return array[tuple(slice(before, n - after) for (before, after), n in zip(self.pad, array.shape, strict=True))]
+
+    def _turned_region(self) -> Box:
+        """The region as a box of the turned crop."""
+        box = tuple(slice(r.start - c.start, r.stop - c.start) for r, c in zip(self.region, self.crop, strict=True))
+        return self.turn.apply_to_box(box, tuple(c.stop - c.start for c in self.crop))
+
+    def _on_input_grid(self, values: np.ndarray, outside: float, dtype) -> np.ndarray:
+        """Turned values of the region -> the whole input image, with `outside` around the region."""
+        full = np.full(self.shape, outside, dtype)
+        values = self.turn.undo(values)
+        full[self.region] = values if self.inside is None else np.where(self.inside, values, outside)
+        return full
 
 
 def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:

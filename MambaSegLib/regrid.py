@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .volume import axis_code, parse_axis_code
+from .volume import Box, axis_code, parse_axis_code
 
 _SAME_SPACING = 1e-3  # relative; below it an axis is left alone, bit by bit
 
@@ -45,6 +45,14 @@ class Reorientation:
         lead = array.ndim - 3
         back = np.argsort(self._array_axes())
         return array[(..., *self._steps())].transpose(*range(lead), *(lead + int(axis) for axis in back))
+
+    def apply_to_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
+        """Where a box of an array of this (Z, Y, X) shape lies after `apply`."""
+        turned = []
+        for axis, old in enumerate(self._array_axes()):
+            part, n = box[old], shape[old]
+            turned.append(slice(n - part.stop, n - part.start) if self.flipped[2 - axis] else part)
+        return tuple(turned)
 
     def _array_axes(self) -> list[int]:
         return [2 - self.source[2 - axis] for axis in range(3)]
@@ -85,9 +93,32 @@ class Resampling:
                 array = _along(array, axis - 3, _weights(n, m, ratio))
         return array
 
-    def undo(self, array: np.ndarray) -> np.ndarray:
-        """(..., Z', Y', X') -> (..., Z, Y, X), the same way back."""
-        return Resampling(self.shape_to, self.shape_from, tuple(1 / r for r in self.ratio)).apply(array)
+    def undo_part(self, array: np.ndarray, source: Box, wanted: Box) -> tuple[np.ndarray, Box] | None:
+        """The way back, only where it matters: voxels of `wanted` (old grid) that draw on `source` (new grid).
+
+        Args:
+            array: (Z', Y', X') on the new grid.
+
+        Returns:
+            The values (z, y, x) float32, the same as in a complete way back, and their box on the old grid, slices
+            along (Z, Y, X); None when nothing in `wanted` draws on `source`.
+        """
+        where = []
+        for axis, (n, m, ratio) in enumerate(zip(self.shape_from, self.shape_to, self.ratio, strict=True)):
+            weights = None if ratio == 1 else _weights(m, n, 1 / ratio)
+            rows = source[axis] if ratio == 1 else _span(np.diff(weights[:, source[axis]].tocsr().indptr))
+            rows = slice(max(rows.start, wanted[axis].start), min(rows.stop, wanted[axis].stop))
+            if rows.start >= rows.stop:
+                return None
+            where.append(rows)
+            lead = (slice(None),) * axis
+            if ratio == 1:
+                array = array[(*lead, rows)]
+                continue
+            drawn = weights[rows].indices
+            columns = slice(int(drawn.min()), int(drawn.max()) + 1)
+            array = _along(array[(*lead, columns)], axis - 3, weights[rows, columns])
+        return array, tuple(where)
 
     def apply_to_labels(self, labels: np.ndarray) -> np.ndarray:
         """(Z, Y, X) label map -> (Z', Y', X'): the label with the largest share of each new voxel.
@@ -122,6 +153,19 @@ def _weights(n: int, m: int, ratio: float) -> csr_matrix:
     matrix = csr_matrix((values.ravel(), (rows.ravel(), np.clip(columns, 0, n - 1).ravel())), shape=(m, n))
     matrix.eliminate_zeros()
     return csr_matrix(matrix.multiply(1 / matrix.sum(axis=1))).astype(np.float32)
+
+
+def _span(flags: np.ndarray) -> slice:
+    """From the first to the last element that is not zero; empty when all are."""
+    hit = np.flatnonzero(flags)
+    return slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0)
+
+
+def box_above(array: np.ndarray, threshold: float) -> Box:
+    """The smallest box, slices along (Z, Y, X), around the voxels of at least `threshold`; empty without any."""
+    over_x = array.max(axis=2)
+    reach = over_x.max(axis=1), over_x.max(axis=0), array.max(axis=(0, 1))
+    return tuple(_span(values >= threshold) for values in reach)
 
 
 def _along(array: np.ndarray, axis: int, weights: csr_matrix) -> np.ndarray:

@@ -8,9 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import UserError
-from .volume import Volume
+from .volume import Box, Volume
 
-Box = tuple[slice, slice, slice]  # along Z, Y, X
 # A voxel belongs to a region when its centre does; this much (mm or voxels) forgives a bound exactly on a centre.
 _ROUNDING = 1e-5
 

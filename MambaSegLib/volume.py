@@ -10,6 +10,8 @@ import SimpleITK as sitk
 
 from .errors import UserError
 
+Box = tuple[slice, slice, slice]  # a part of a grid: slices along Z, Y, X, with start and stop
+
 _TOWARDS = ("LR", "PA", "SI")  # world axis x, y, z in LPS: letter of the positive and of the negative direction
 
 

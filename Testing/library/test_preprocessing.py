@@ -177,6 +177,23 @@ def test_an_oblique_box_is_labelled_inside_the_box_only():
     assert abs(len(where) - 12 * 12 * 13) < 60
 
 
+@pytest.mark.parametrize("roi", [None, (-30, -2, 12, 40, 105, 125)])
+def test_labels_are_the_argmax_of_all_probabilities(roi):
+    image = noisy(blobs((20, 44, 50), (0.8, 0.9, 2.2), rotation(5, 10, -15) @ np.diag([-1, 1, -1])))
+    recipe = {**RECIPE, "patch": (64, 32, 32), "margin_mm": 3}
+    prepared = prepare(image, recipe, Roi.from_bounds_mm(*roi) if roi else None)
+    rng = np.random.default_rng(5)
+    for classes in (2, 7):
+        scores = rng.normal(size=(classes, *prepared.array.shape[1:])).astype(np.float32) * 3
+        scores[1:, :, 8:] -= 4  # mostly background, the rest in a corner
+        probabilities = np.exp(scores) / np.exp(scores).sum(0)
+        labels = prepared.restore_labels(probabilities)
+        expected = prepared.restore_probabilities(probabilities)
+        np.testing.assert_allclose(expected.sum(0), 1, atol=1e-5)
+        np.testing.assert_array_equal(labels, expected.argmax(0))
+        assert len(np.unique(labels)) == classes
+
+
 def test_a_mask_on_the_same_or_another_grid():
     labels = blobs((30, 40, 50))
     exact = prepare(noisy(labels), RECIPE, Roi.from_mask(labels))
