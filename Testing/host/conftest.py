@@ -3,4 +3,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from slicerhost.fixtures import *  # noqa: E402, F403
+from slicerhost.fixtures import *  # noqa: F403

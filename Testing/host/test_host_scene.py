@@ -8,7 +8,10 @@ pytest.importorskip("slicer.slicer_core", reason="the Slicer stand-in needs slic
 IJK_TO_RAS = np.array(
     [[-0.7 * 0.96, 0.9 * 0.28, 0, 12], [-0.7 * 0.28, -0.9 * 0.96, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]], float
 )
-TERMINOLOGY = "Segmentation category and type - SlicerGeneralAnatomy~SCT^123037004^Anatomical Structure~SCT^5366008^Hippocampus~^^~~^^~^^"
+TERMINOLOGY = (
+    "Segmentation category and type - SlicerGeneralAnatomy"
+    "~SCT^123037004^Anatomical Structure~SCT^5366008^Hippocampus~^^~~^^~^^"
+)
 
 
 def make_volume(name="vol"):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import sys
-import tempfile
 import time
 import types
 from pathlib import Path
@@ -18,6 +15,7 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from . import dialogs, errors, qt_module, scripted_module, subject_hierarchy
+from .home import make_home
 from .io_manager import IOManager
 from .layout import LayoutManager
 from .ui_loader import DOUBLES
@@ -151,7 +149,7 @@ class Application(QtWidgets.QApplication):
         self.wait_until(lambda: time.monotonic() > end, seconds + 5)
 
     def load_module(self, path, enter: bool = True):
-        """Load a scripted module as Slicer does: import the file, fill in slicer.modules, setup() its widget; returns it."""
+        """Load a scripted module as Slicer does: import, fill in slicer.modules, setup(); returns its widget object."""
         path = Path(path)
         name = path.stem
         if str(path.parent) not in sys.path:
@@ -191,7 +189,7 @@ class Application(QtWidgets.QApplication):
         self.processEvents()
 
     def reset(self) -> None:
-        """An empty scene, empty settings, no modules, nothing recorded. What went wrong on the way stays in `problems`."""
+        """Empty scene and settings, no modules, nothing recorded; only `problems` stays: what went wrong on the way."""
         self.unload_modules()
         self._scene.Clear(0)
         self.processEvents()
@@ -201,48 +199,6 @@ class Application(QtWidgets.QApplication):
         slicer.packaging.calls.clear()
         slicer.packaging.missing.clear()
         self.testing = False
-
-
-def _make_home() -> Path:
-    """A folder like Slicer's: bin/PythonSlicer (a launcher whose child is this Python), share, temp."""
-    home = Path(tempfile.mkdtemp(prefix="slicerhost-"))
-    for name in ("bin", "temp", "share"):
-        (home / name).mkdir()
-    launcher = home / "bin" / "PythonSlicer"
-    # As the real launcher: the interpreter is a child, killing the launcher does not kill it.
-    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n', encoding="utf-8")
-    launcher.chmod(0o755)
-    os.environ["PATH"] = f"{launcher.parent}{os.pathsep}{os.environ['PATH']}"
-    _write_terminologies(home / "share")
-    return home
-
-
-_SCHEMAS = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/schemas/"
-
-
-def _code(value: str, meaning: str, **more) -> dict:
-    return {"CodeMeaning": meaning, "CodingSchemeDesignator": "SCT", "CodeValue": value, **more}
-
-
-def _write_terminologies(folder: Path) -> None:
-    """slicer-core has no terminology files and its logic wants three; these hold one structure."""
-    hippocampus = _code("5366008", "Hippocampus", recommendedDisplayRGBValue=[0, 200, 200])
-    anatomy = _code("123037004", "Anatomical Structure", showAnatomy=False, Type=[hippocampus])
-    for name in ("SlicerGeneralAnatomy", "DICOM-Master"):
-        content = {
-            "@schema": _SCHEMAS + "segment-context-schema.json#",
-            "SegmentationCategoryTypeContextName": f"Segmentation category and type - {name}",
-            "SegmentationCodes": {"Category": [anatomy]},
-        }
-        path = folder / f"SegmentationCategoryTypeModifier-{name}.term.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-    region = {
-        "@schema": _SCHEMAS + "anatomic-context-schema.json#",
-        "AnatomicContextName": "Anatomic codes - DICOM master list",
-        "AnatomicCodes": {"AnatomicRegion": [hippocampus]},
-    }
-    path = folder / "AnatomicRegionAndModifier-DICOM-Master.term.json"
-    path.write_text(json.dumps(region), encoding="utf-8")
 
 
 def _start_logics(app: Application, home: Path) -> None:
@@ -282,18 +238,19 @@ def start() -> Application:
     existing = QtWidgets.QApplication.instance()
     if isinstance(existing, Application):
         return existing
-    from . import widgets_ctk, widgets_mrml
+    from . import widgets_ctk, widgets_mrml, widgets_segments
 
     errors.catch_vtk_errors()
+    errors.catch_qt_warnings()
     errors.catch_python_errors()
-    home = _make_home()
+    home = make_home()
     _start_settings(home)
     app = slicer.app = Application(home)
     ctk = types.ModuleType("ctk")
     for name, cls in DOUBLES.items():
         setattr(ctk if cls.__module__ == widgets_ctk.__name__ else slicer, name, cls)
     sys.modules["ctk"] = ctk
-    assert widgets_mrml.qMRMLWidget is slicer.qMRMLWidget
+    assert issubclass(widgets_segments.qMRMLSegmentSelectorWidget, widgets_mrml.qMRMLWidget)
     scripted_module.install()
     slicer.mrmlScene = app.mrmlScene()
     _start_logics(app, home)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: slot | connect | ui | vtk | dialog; text: what was printed."""
+    """kind: slot | connect | ui | vtk | qt | dialog; text: what was printed."""
 
     kind: str
     text: str
@@ -32,7 +32,7 @@ class ProblemLog(list):
 
     @contextlib.contextmanager
     def expected(self, kind: str, pattern: str = ""):
-        """Within this block, a problem of this kind that matches must appear; all of this kind are taken out of the log."""
+        """In this block a problem of this kind that matches must appear; all of this kind are taken out of the log."""
         start = len(self)
         yield
         of_kind = [p for p in self[start:] if p.kind == kind]
@@ -56,6 +56,23 @@ def catch_python_errors() -> None:
         problems.add("slot", "".join(traceback.format_exception(kind, value, trace)))
 
     sys.excepthook = keep
+
+
+# About the offscreen platform, not about the code under test.
+_QT_NOISE = ("propagateSizeHints", "QStandardPaths: ", "QFontDatabase: ")
+
+
+def catch_qt_warnings() -> None:
+    """Keep what Qt itself warns of: a second layout, a broken style sheet, a timer from another thread."""
+    from PySide6 import QtCore
+
+    serious = (QtCore.QtMsgType.QtWarningMsg, QtCore.QtMsgType.QtCriticalMsg)
+
+    def keep(kind, _context, text):
+        if kind in serious and not any(noise in text for noise in _QT_NOISE):
+            problems.add("qt", text)
+
+    QtCore.qInstallMessageHandler(keep)
 
 
 def catch_vtk_errors() -> None:

@@ -1,4 +1,4 @@
-"""pytest fixtures of the host. In a conftest.py: put Testing/host on sys.path, then `from slicerhost.fixtures import *`."""
+"""pytest fixtures of the host; Testing/host/README.md says how to use them in a conftest.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["click", "host_application", "no_swallowed_errors", "panel", "screenshot", "slicer_app", "wait_until", "worker_python"]
+__all__ = [
+    "click",
+    "host_application",
+    "no_swallowed_errors",
+    "panel",
+    "screenshot",
+    "slicer_app",
+    "wait_until",
+    "worker_python",
+]
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = ROOT / "MambaSegmentation" / "MambaSegmentation.py"

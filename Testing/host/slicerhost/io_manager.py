@@ -1,4 +1,4 @@
-"""The calls that slicer.util makes on Slicer's IO manager: load and save nodes and scenes through the real MRML logics."""
+"""The calls that slicer.util makes on Slicer's IO manager: nodes and scenes from and to files, by the real logics."""
 
 from __future__ import annotations
 

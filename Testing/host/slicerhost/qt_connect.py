@@ -1,4 +1,4 @@
-"""connect() and disconnect() as PythonQt has them: by C++ signature, False instead of an exception, arguments trimmed."""
+"""connect() and disconnect() of PythonQt: by C++ signature, False instead of an exception, arguments trimmed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def accepted_arguments(function) -> int | None:
 
 
 def slot(function, argument_count: int):
-    """A function of exactly argument_count arguments, by which PySide6 picks the overload; errors are kept, not raised."""
+    """A function of exactly that many arguments, by which PySide6 picks the overload; errors are kept, not raised."""
     accepted = accepted_arguments(function)
 
     def call(*arguments):

@@ -10,7 +10,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from . import dialogs, qt_semantics
 from .ui_loader import UiLoader
 
-# Names of PySide6 that PythonQt's qt module does not have.
+# Names of PySide6 that PythonQt does not have (before 4.0, so Slicer 5.10).
 _NOT_IN_PYTHONQT = {"Signal", "Slot", "Property", "ClassInfo", "QEnum", "QFlag", "SignalInstance"}
 
 opened_urls: list[str] = []

@@ -6,8 +6,10 @@ The patch is global and cannot be undone: one process is either a host or plain 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import inspect
+import sys
 import types
 
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
@@ -109,7 +111,10 @@ def _strict_setattr(self, name: str, value) -> None:
             f"'{name}' does not exist on {cls.__name__} and creating new attributes on C++ objects is not allowed"
         )
     descriptor = inspect.getattr_static(cls, name, None)
-    if hasattr(type(descriptor), "__set__"):
+    if isinstance(descriptor, QtCore.Property):  # of a double; it has no __set__ of its own
+        meta = self.metaObject()
+        QObject.setProperty(self, name, coerce(meta.property(meta.indexOfProperty(name)).typeName(), value))
+    elif hasattr(type(descriptor), "__set__"):
         descriptor.__set__(self, value)
     elif name.encode() in QObject.dynamicPropertyNames(self):
         QObject.setProperty(self, name, value)
@@ -125,7 +130,10 @@ def _getattribute(plain):
         if name == "disconnect":
             return types.MethodType(qt_connect.disconnect, self)
         try:
-            return plain(self, name)
+            value = plain(self, name)
+            if type(value) is list and isinstance(inspect.getattr_static(type(self), name, None), QtCore.Property):
+                return tuple(value)
+            return value
         except AttributeError:
             if not name.startswith("__") and name.encode() in QObject.dynamicPropertyNames(self):
                 return QObject.property(self, name)
@@ -203,6 +211,12 @@ def _find_child(plain):
     return find
 
 
+def _keep_none_alive() -> None:
+    """PySide6 6.12 on Python < 3.12 gives up one reference to None with each None it returns, until Python aborts."""
+    if sys.version_info < (3, 12) and sys.implementation.name == "cpython":
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+
+
 _installed = False
 
 
@@ -211,6 +225,7 @@ def install() -> None:
     global _installed
     if _installed:
         return
+    _keep_none_alive()
     classes = qobject_classes()
     _install_properties(classes)
     _install_attribute_access(classes)

@@ -1,4 +1,4 @@
-"""Doubles of Slicer's Python layer: slicer.ScriptedLoadableModule, slicer.i18n, slicer.packaging, and the module object."""
+"""Doubles of Slicer's Python layer: slicer.ScriptedLoadableModule, slicer.i18n, slicer.packaging, the module object."""
 
 from __future__ import annotations
 
@@ -29,15 +29,13 @@ class ScriptedLoadableModule:
         return str(Path(self.parent.path).parent / "Resources" / name)
 
     def getDefaultModuleDocumentationLink(self, page=None) -> str:
-        return f'<p>For more information, see the <a href="https://slicer.readthedocs.io/{page or self.moduleName}">online documentation</a>.</p>'
+        return f'<a href="https://slicer.readthedocs.io/{page or self.moduleName}">online documentation</a>'
 
 
 class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None):
         self.moduleName = type(self).__name__.removesuffix("Widget")
-        self.developerMode = slicer.util.settingsValue(
-            "Developer/DeveloperMode", False, converter=slicer.util.toBool
-        )
+        self.developerMode = slicer.util.settingsValue("Developer/DeveloperMode", False, converter=slicer.util.toBool)
         self.parent = parent
         self.layout = parent.layout()
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)

@@ -1,4 +1,4 @@
-"""QUiLoader for Slicer's .ui files: knows the doubles, makes connections that carry VTK types, refuses unknown names."""
+"""QUiLoader for Slicer's .ui files: knows the doubles, makes connections of VTK types, refuses unknown names."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class _SliceView(_View):
 
 
 def save_slice_view(path, volume, name: str = "Red", ras=None, size=(500, 500)) -> Path:
-    """PNG of a slice view (Red axial, Yellow sagittal, Green coronal) with this volume; ras: point (mm) to cut through."""
+    """PNG of a slice view (Red axial, Yellow sagittal, Green coronal) of this volume; ras: point (mm) to cut."""
     view = _SliceView(name, size)
     view.show(volume, ras)
     return view.save(path)

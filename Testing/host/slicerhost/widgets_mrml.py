@@ -6,9 +6,13 @@ when the current one is removed, even with noneEnabled; setting a scene announce
 
 from __future__ import annotations
 
+import functools
+import weakref
+
+import shiboken6
 import slicer
 import vtk
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from .ui_loader import double
@@ -18,17 +22,38 @@ _SIGNALS_OF_EMPTY_SCENE = {False: 1, True: 5}  # noneEnabled -> how often the re
 
 
 class Observations:
-    """VTK observations that end with the widget that owns them."""
+    """VTK observations by methods of a widget: they do not keep it alive, and end with it."""
 
     def __init__(self, widget):
-        self._tags = tags = []
-        widget.destroyed.connect(lambda: self.remove_all(tags))
+        self._widget, self._tags = weakref.ref(widget), []
+        widget.destroyed.connect(functools.partial(self._remove, self._tags))
 
-    def add(self, vtk_object, event, function) -> None:
-        self._tags.append((vtk_object, vtk_object.AddObserver(event, function)))
+    def add(self, vtk_object, event, method: str) -> None:
+        """Call widget.method() at each event."""
+        widget = self._widget
 
-    def remove_all(self, tags=None) -> None:
-        tags = self._tags if tags is None else tags
+        def call(*_):
+            if shiboken6.isValid(widget()):
+                getattr(widget(), method)()
+
+        self._tags.append((vtk_object, vtk_object.AddObserver(event, call)))
+
+    def add_with_node(self, scene, event, method: str) -> None:
+        """Call widget.method(node) at each event of the scene about a node."""
+        widget = self._widget
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def call(_scene, _event, node):
+            if shiboken6.isValid(widget()):
+                getattr(widget(), method)(node)
+
+        self._tags.append((scene, scene.AddObserver(event, call)))
+
+    def remove_all(self) -> None:
+        self._remove(self._tags)
+
+    @staticmethod
+    def _remove(tags: list, *_) -> None:
         for vtk_object, tag in tags:
             vtk_object.RemoveObserver(tag)
         tags.clear()
@@ -96,7 +121,10 @@ class qMRMLNodeComboBox(qMRMLWidget):
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
-        self._box.activated.connect(lambda row: self._select(self._box.itemData(row)))
+        self._box.activated.connect(self._row_picked)
+
+    def _row_picked(self, row: int) -> None:
+        self._select(self._box.itemData(row))
 
     def _noneEnabled_changed(self, _value) -> None:
         self._show()
@@ -122,23 +150,25 @@ class qMRMLNodeComboBox(qMRMLWidget):
                 self._announce()
 
     def _observe(self, scene) -> None:
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def added(_scene, _event, node):
+        self._observations.add_with_node(scene, scene.NodeAddedEvent, "_after_addition")
+        self._observations.add_with_node(scene, scene.NodeRemovedEvent, "_after_removal")
+        self._observations.add(scene, scene.StartCloseEvent, "_before_close")
+        self._observations.add(scene, scene.EndCloseEvent, "_after_close")
+
+    def _after_addition(self, node) -> None:
+        if self._accepts(node):
             self._show()
-            if node in self._nodes:
-                self.nodeAdded.emit(node)
+            self.nodeAdded.emit(node)
 
-        self._observations.add(scene, scene.NodeAddedEvent, added)
-        self._observations.add(scene, scene.NodeRemovedEvent, lambda *_: self._after_removal())
-        self._observations.add(scene, scene.StartCloseEvent, lambda *_: setattr(self, "_closing", True))
-        self._observations.add(scene, scene.EndCloseEvent, lambda *_: self._after_close())
-
-    def _after_removal(self) -> None:
-        if self._closing:
+    def _after_removal(self, node) -> None:
+        if self._closing or node not in self._nodes:
             return
         self._show()
         if self._node is not None and self._node not in self._nodes:
             self._select(self._nodes[0].GetID() if self._nodes else None)
+
+    def _before_close(self) -> None:
+        self._closing = True
 
     def _after_close(self) -> None:
         self._closing = False
@@ -185,9 +215,14 @@ class qMRMLNodeComboBox(qMRMLWidget):
             self._announce()
 
     def _announce(self) -> None:
-        self.currentNodeChanged.emit(self._node)
-        self.currentNodeValid.emit(self._node is not None)
-        self.currentNodeIDChanged.emit(self.currentNodeID)
+        node, node_id = self._node, self.currentNodeID
+        for name, value in (
+            ("currentNodeChanged", node),
+            ("currentNodeValid", node is not None),
+            ("currentNodeIDChanged", node_id),
+        ):
+            if shiboken6.isValid(self):  # a receiver may have deleted us
+                getattr(self, name).emit(value)
 
     def currentNode(self):
         return self._node
@@ -227,159 +262,6 @@ class qMRMLNodeComboBox(qMRMLWidget):
     def removeCurrentNode(self) -> None:
         if self._node is not None:
             self._scene.RemoveNode(self._node)
-
-
-@double
-@with_setters
-class qMRMLSegmentSelectorWidget(qMRMLWidget):
-    """A segmentation and one of its segments; the segment is announced before the node."""
-
-    currentNodeChanged = Signal(object)
-    currentSegmentChanged = Signal(str)
-    CPP_SIGNALS = {  # noqa: RUF012
-        **qMRMLWidget.CPP_SIGNALS,
-        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
-        "currentSegmentChanged(QString)": "currentSegmentChanged",
-    }
-    noneEnabled = Property(bool, lambda s: s._nodes.noneEnabled, lambda s, v: setattr(s._nodes, "noneEnabled", v))
-    editEnabled = stored(bool, "editEnabled", False)
-    horizontalLayout = stored(bool, "horizontalLayout", False)
-    multiSelection = stored(bool, "multiSelection", False)
-    segmentationNodeSelectorVisible = stored(bool, "segmentationNodeSelectorVisible", True)
-    selectNodeUponCreation = stored(bool, "selectNodeUponCreation", True)
-
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._nodes, self._box, self._segment_id = qMRMLNodeComboBox(self), QtWidgets.QComboBox(self), ""
-        self._nodes.nodeTypes = ["vtkMRMLSegmentationNode"]
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._nodes)
-        layout.addWidget(self._box)
-        self._nodes.currentNodeChanged.connect(self._node_changed)
-        self._box.currentIndexChanged.connect(self._segment_changed)
-
-    def _segmentationNodeSelectorVisible_changed(self, visible: bool) -> None:
-        self._nodes.setVisible(visible)
-
-    def setMRMLScene(self, scene) -> None:
-        super().setMRMLScene(scene)
-        self._nodes.setMRMLScene(scene)
-
-    def _node_changed(self, node) -> None:
-        self._observations.remove_all()
-        if node is not None:
-            segmentation = node.GetSegmentation()
-            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-                self._observations.add(segmentation, event, lambda *_: self._fill())
-        self._fill()
-        self.currentNodeChanged.emit(node)
-
-    def _fill(self) -> None:
-        node = self.currentNode()
-        segmentation = node.GetSegmentation() if node else None
-        ids = list(segmentation.GetSegmentIDs()) if segmentation else []
-        self._box.blockSignals(True)
-        self._box.clear()
-        for segment_id in ids:
-            self._box.addItem(segmentation.GetSegment(segment_id).GetName(), segment_id)
-        self._box.setCurrentIndex(ids.index(self._segment_id) if self._segment_id in ids else -1)
-        self._box.blockSignals(False)
-        if ids and self._segment_id not in ids:
-            self._box.setCurrentIndex(0)
-
-    def _segment_changed(self, row: int) -> None:
-        self._segment_id = self._box.itemData(row) or ""
-        self.currentSegmentChanged.emit(self._segment_id)
-
-    def currentNode(self):
-        return self._nodes.currentNode()
-
-    def currentNodeID(self) -> str:
-        return self._nodes.currentNodeID
-
-    def setCurrentNode(self, node) -> None:
-        self._nodes.setCurrentNode(node)
-
-    def setCurrentNodeID(self, node_id: str) -> None:
-        self._nodes.setCurrentNodeID(node_id)
-
-    def currentSegmentID(self) -> str:
-        return self._segment_id
-
-    def setCurrentSegmentID(self, segment_id: str) -> None:
-        row = self._box.findData(segment_id)
-        if row >= 0:
-            self._box.setCurrentIndex(row)
-
-
-@double
-@with_setters
-class qMRMLSegmentsTableView(qMRMLWidget):
-    """The segments of one segmentation: colour and name."""
-
-    selectionChanged = Signal(object, object)
-    CPP_SIGNALS = {  # noqa: RUF012
-        **qMRMLWidget.CPP_SIGNALS,
-        "selectionChanged(QItemSelection,QItemSelection)": "selectionChanged",
-    }
-    selectionMode = stored(int, "selectionMode", 3)
-    headerVisible = stored(bool, "headerVisible", True)
-    visibilityColumnVisible = stored(bool, "visibilityColumnVisible", True)
-    colorColumnVisible = stored(bool, "colorColumnVisible", True)
-    opacityColumnVisible = stored(bool, "opacityColumnVisible", True)
-    statusColumnVisible = stored(bool, "statusColumnVisible", False)
-    layerColumnVisible = stored(bool, "layerColumnVisible", False)
-    readOnly = stored(bool, "readOnly", False)
-    filterBarVisible = stored(bool, "filterBarVisible", False)
-    jumpToSelectedSegmentEnabled = stored(bool, "jumpToSelectedSegmentEnabled", False)
-    segmentCount = Property(int, lambda self: self._table.rowCount)
-
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._segmentation_node, self._table = None, QtWidgets.QTableWidget(0, 1, self)
-        self._table.setHorizontalHeaderLabels(["Name"])
-        self._table.horizontalHeader().setStretchLastSection(True)
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._table)
-        self._table.selectionModel().selectionChanged.connect(self.selectionChanged)
-
-    def segmentationNode(self):
-        return self._segmentation_node
-
-    def setSegmentationNode(self, node) -> None:
-        self._observations.remove_all()
-        self._segmentation_node = node
-        if node is not None:
-            segmentation = node.GetSegmentation()
-            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-                self._observations.add(segmentation, event, lambda *_: self._fill())
-        self._fill()
-
-    def _fill(self) -> None:
-        segmentation = self._segmentation_node.GetSegmentation() if self._segmentation_node else None
-        ids = list(segmentation.GetSegmentIDs()) if segmentation else []
-        self._table.setRowCount(len(ids))
-        for row, segment_id in enumerate(ids):
-            segment = segmentation.GetSegment(segment_id)
-            item = QtWidgets.QTableWidgetItem(segment.GetName())
-            item.setData(QtCore.Qt.UserRole, segment_id)
-            pixmap = QtGui.QPixmap(14, 14)
-            pixmap.fill(QtGui.QColor.fromRgbF(*segment.GetColor()))
-            item.setIcon(QtGui.QIcon(pixmap))
-            self._table.setItem(row, 0, item)
-
-    def selectedSegmentIDs(self) -> tuple[str, ...]:
-        return tuple(item.data(QtCore.Qt.UserRole) for item in self._table.selectedItems())
-
-    def setSelectedSegmentIDs(self, segment_ids) -> None:
-        for row in range(self._table.rowCount):
-            item = self._table.item(row, 0)
-            item.setSelected(item.data(QtCore.Qt.UserRole) in segment_ids)
-
-    def tableWidget(self):
-        return self._table
 
 
 @double
