@@ -154,10 +154,13 @@ def _operators(total: MacCount):
     """Our own operators count themselves and return an empty result of the right shape."""
 
     def scan(u, delta, A, B, C, D=None, z=None, *_):
-        steps = u.numel()
+        steps = delta.numel()
         total.scan_states += steps * A.shape[1]
         total.scan += 9 * steps * A.shape[1] + steps + (0 if z is None else steps)
         return torch.empty_like(u)
+
+    def cross_scan(u, delta, A, B, C, D, *_):
+        return scan(u, delta, A, B, C)
 
     def causal_conv1d(x, weight, *_):
         total.conv += x.numel() * weight.shape[1]
@@ -168,7 +171,8 @@ def _operators(total: MacCount):
         total.deformable += result.numel() * weight[0].numel()
         return result
 
-    counted = {"selective_scan": scan, "causal_conv1d": causal_conv1d, "deform_conv2d": deform_conv2d}
+    counted = {"selective_scan": scan, "cross_scan": cross_scan}
+    counted |= {"causal_conv1d": causal_conv1d, "deform_conv2d": deform_conv2d}
 
     def choose(ladder, requested, kind):
         return Backend("count", counted[ladder.operator])

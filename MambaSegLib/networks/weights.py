@@ -1,0 +1,106 @@
+"""Weights from files that others made: read without running anything in them, loaded completely or not at all."""
+
+import contextlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+# Where a checkpoint keeps its weights: nnU-Net, VMamba, timm and most others.
+CONTAINERS = ("network_weights", "model", "state_dict", "model_state_dict", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+COUNTERS = ("total_ops", "total_params")  # left behind by the MAC counter thop
+
+
+def read_weights(path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or a torch pickle, without wrapping prefixes and thop's counters.
+
+    Raises:
+        UserError: no such file, unreadable, holding objects other than tensors and plain numbers, or no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.", "Give the path of a .safetensors, .pth or .pt file.")
+    if path.suffix == ".safetensors":
+        try:
+            content = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path.name} is not a readable safetensors file: {error}.", "Fetch it again.") from error
+    else:
+        content = _unpickle(path)
+    return _clean(content, path.name)
+
+
+def _unpickle(path: Path):
+    try:
+        with _numpy_numbers():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path.name} is no file of plain weights, and nothing else is read, because it could run code: {reason}",
+            "Ask its authors for a .safetensors file, or convert it where you trust it.",
+        ) from error
+
+
+def _numpy_numbers():
+    """Admits what nnU-Net's logs hold besides tensors: numpy numbers, under the module names of numpy 1 and 2."""
+    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
+        return contextlib.nullcontext()  # cannot name them: such files are refused there
+    core = np._core if hasattr(np, "_core") else np.core
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    scalars = [(core.multiarray.scalar, name) for name in names]
+    return torch.serialization.safe_globals([*scalars, np.dtype, torch.device, *kinds])
+
+
+def _clean(content, name: str) -> dict[str, Tensor]:
+    for container in CONTAINERS:
+        if isinstance(content, dict) and isinstance(content.get(container), dict):
+            content = content[container]
+            break
+    if not isinstance(content, dict) or not content or not all(torch.is_tensor(t) for t in content.values()):
+        raise UserError(
+            f"{name} was expected to hold named tensors, or a dictionary of them under one of {', '.join(CONTAINERS)}.",
+            "Choose the file with the network's weights.",
+        )
+    weights = {}
+    for key, tensor in content.items():
+        for prefix in PREFIXES:
+            key = key.removeprefix(prefix)
+        if key.rpartition(".")[2] not in COUNTERS:
+            weights[key] = tensor
+    return weights
+
+
+def load_strictly(module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    """Load all weights into the module, or none.
+
+    Args:
+        weights: with the module's own names.
+        what: where they come from, for the message.
+
+    Raises:
+        UserError: a tensor is missing, left over, or of another shape; says which.
+    """
+    state = module.state_dict()
+    missing = [f"{k} is missing" for k in state if k not in weights]
+    unexpected = [f"{k} has no place" for k in weights if k not in state]
+    shapes = [
+        f"{k} is {tuple(weights[k].shape)} instead of {tuple(t.shape)}"
+        for k, t in state.items()
+        if k in weights and weights[k].shape != t.shape
+    ]
+    faults = shapes + missing + unexpected
+    if faults:
+        listed = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise UserError(
+            f"{what} does not fit this network: {listed}.", "Choose the variant, channels and classes it was made for."
+        )
+    module.load_state_dict(weights)
