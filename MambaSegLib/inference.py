@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from .bundle import ModelBundle, open_bundle
 from .errors import UserError
 from .job import Report
-from .networks import create
+from .networks import create, spec
 from .ops.selective_scan import LADDER
+from .preprocessing import patch_of
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -44,7 +45,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def load_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
-    """The bundle's network with its weights in fp32, in evaluation mode, on `device`.
+    """The bundle's network with its weights in fp32, in evaluation mode, on `device`; (B, C, Z, Y, X) also if 2-D.
 
     The weights' checksum is compared first (again: the bundle may have been opened some time ago).
 
@@ -65,7 +66,20 @@ def load_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
             f"({str(error).splitlines()[0]}).",
             "Update this program, or copy the model again from where it came.",
         ) from error
+    if spec(described["name"]).dims == 2:
+        network = SliceWise(network)
     return network.eval().requires_grad_(False).to(device)
+
+
+class SliceWise(nn.Module):
+    """A 2-D network that takes windows one slice thick: (B, C, 1, Y, X) -> (B, K, 1, Y, X)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.network(window.squeeze(2)).unsqueeze(2)
 
 
 def scan_backend(network: nn.Module, device: torch.device) -> str:
@@ -94,7 +108,7 @@ def predict(
     Args:
         network: (1, C, Z, Y, X) -> logits (1, K, Z, Y, X).
         array: (C, Z, Y, X) float32, as `preprocessing.prepare` makes it.
-        recipe: "patch" (z, y, x), "overlap" 0..1, "mirror_axes" (axes 0..2 of Z, Y, X): the softmax is averaged over
+        recipe: "patch" ((z,) y, x), "overlap" 0..1, "mirror_axes" (axes 0..2 of Z, Y, X): the softmax is averaged over
             all their flips.
         device: where the network is.
         report: told about each window; its cancellation stops the work within one pass through the network.
@@ -106,7 +120,7 @@ def predict(
         Cancelled: by the report.
         UserError: not enough memory.
     """
-    patch, overlap = tuple(recipe["patch"]), float(recipe["overlap"])
+    patch, overlap = patch_of(recipe), float(recipe["overlap"])
     total = window_count(array.shape[1:], patch, overlap)
     one_window = _Window(network, recipe["mirror_axes"], total, report or Report())
     half = torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()

@@ -15,12 +15,18 @@ from .regrid import Reorientation, Resampling, box_above
 from .roi import Roi
 from .volume import Box, Volume
 
-__all__ = ["Prepared", "Roi", "prepare", "recipe_of"]
+__all__ = ["Prepared", "Roi", "patch_of", "prepare", "recipe_of"]
 
 
 def recipe_of(bundle) -> dict:
     """The preprocessing and inference recipes of a `bundle.ModelBundle` as the one dict that `prepare` takes."""
     return {**bundle.preprocessing, **bundle.inference}
+
+
+def patch_of(recipe: dict) -> tuple[int, int, int]:
+    """The window (Z, Y, X) that a network sees at once; one slice thick for a 2-D one, 1 x 1 x 1 when not stated."""
+    patch = tuple(recipe.get("patch") or ())
+    return (1,) * (3 - len(patch)) + patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +117,7 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     Args:
         volume: the input image, scalar or several channels.
         recipe: "orientation", "spacing_mm" (x, y, z), "normalisation" {"name": "zscore" | "percentile_zscore" |
-            "ct_clip", for the last "lo", "hi"}; optional "patch" (z, y, x), up to which surroundings are taken in and
+            "ct_clip", for the last "lo", "hi"}; optional "patch" ((z,) y, x), up to which surroundings are taken in and
             then mirrored, and "margin_mm", the surroundings of a region of interest.
         roi: where labels are wanted; None is everywhere. Intensities are normalised over its bounding box (networks
             learn on boxes), so what lies around it does not matter.
@@ -123,7 +129,7 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     region, inside = (whole, None) if roi is None else roi.locate(volume)
     turn = Reorientation.between(volume.direction, recipe["orientation"])
     wanted = np.array(recipe["spacing_mm"], float)
-    patch = tuple(recipe.get("patch") or (1, 1, 1))
+    patch = patch_of(recipe)
 
     # Half a voxel less than the patch: the voxel count is rounded, and one too many would cost a second window.
     patch_mm = wanted * (np.array(patch[::-1]) - 0.5)

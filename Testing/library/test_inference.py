@@ -13,6 +13,8 @@ from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.inference import load_network, predict, resolve_device, scan_backend, window_count
 from MambaSegLib.job import Report
 from MambaSegLib.networks import create
+from MambaSegLib.segment import segment
+from MambaSegLib.volume import Volume
 
 CPU = torch.device("cpu")
 RECIPE = {"patch": [8, 12, 16], "overlap": 0.5, "mirror_axes": []}
@@ -109,6 +111,23 @@ def test_weights_come_back_as_they_were_stored(tiny_bundle_data, tmp_path):
         assert tensor.dtype == network.state_dict()[name].dtype
         torch.testing.assert_close(tensor, network.state_dict()[name], atol=1e-3, rtol=1e-3)
     assert scan_backend(loaded, CPU) in ("jit", "torch")
+
+
+def test_a_flat_network_works_slice_by_slice(tiny_bundle_data, tmp_path):
+    torch.manual_seed(2)
+    name, hyper = "mm_unet_2d", {"features": [4, 8], "strides": [1, 2], "kernels": [3, 3]}
+    weights = {k: v.numpy() for k, v in create(name, 1, 3, **hyper).state_dict().items()}
+    data = {**tiny_bundle_data, "network": {"name": name, "in_channels": 1, "out_channels": 3, "hyper": hyper}}
+    data["inference"] = {**data["inference"], "patch": [32, 32]}
+    bundle = write_bundle(tmp_path / "flat", data, weights)
+    network = load_network(bundle, CPU)
+    image = random_image(1, 3, 32, 32)
+    probabilities = predict(network, image, data["inference"], CPU)
+    for z in range(3):
+        expected = torch.softmax(network.network(torch.from_numpy(image[None, :, z])), 1)[0]
+        np.testing.assert_allclose(probabilities[:, z], expected, atol=1e-5)
+    found = segment(Volume(random_image(4, 30, 40)), bundle, device="cpu")
+    assert found.labels.shape == (4, 30, 40)
 
 
 def test_changed_weights_are_refused_even_if_the_bundle_was_open(tiny_bundle):
