@@ -39,6 +39,11 @@ class Element:
     log_polynomial: tuple[float, ...]  # log(1 + e) / t in q = t^2, t = e / (2 + e), on [0, 1/9]
 
     @property
+    def one_bits(self) -> int:
+        """The number 1 as an integer of the same bits."""
+        return (2 ** (8 * self.size - 2 - self.mantissa) - 1) << self.mantissa
+
+    @property
     def magic(self) -> float:
         """Added to a number it leaves the rounded integer in the lowest mantissa bits."""
         return 1.5 * 2.0**self.mantissa
@@ -94,27 +99,23 @@ class Loop:
         return self.values
 
 
-class KernelBuilder:
-    """Builds one kernel. Integers are int64 values or Python ints; offsets count elements."""
+class ControlBuilder:
+    """A kernel's frame: parameters, scratch, integers, loops. Integers are int64 values or Python ints."""
 
     def __init__(self, parameters: Sequence[str], element: Element, width: int):
         self.element, self.width = element, width
         self.parameter_index = {name: i for i, name in enumerate((*DRIVER_PARAMETERS, *parameters))}
         self.vector = ir.VectorType(element.type, width)
-        self.bits = ir.VectorType(element.bits_type, width)
         self.module = ir.Module("kernel")
         kernel_type = ir.FunctionType(ir.VoidType(), [INT64.as_pointer()])
         self.function = ir.Function(self.module, kernel_type, "kernel")
-        fma_type = ir.FunctionType(self.vector, [self.vector] * 3)
-        self._fma = ir.Function(self.module, fma_type, f"llvm.fmuladd.v{width}{element.code}")
+        self.ir = ir.IRBuilder(self.function.append_basic_block("entry"))
         prefetch_type = ir.FunctionType(ir.VoidType(), [INT8.as_pointer(), INT32, INT32, INT32])
         self._prefetch = ir.Function(self.module, prefetch_type, "llvm.prefetch.p0")
-        self.ir = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.scratch_length = 0  # elements per thread, grows with every scratch()
         slot_address = self.ir.gep(self.function.args[0], [self.integer(self.parameter_index[SCRATCH_SLOT])])
         slot = self.ir.atomic_rmw("add", slot_address, self.integer(1), "monotonic")
         self._scratch = self.at(self.pointer(SCRATCH), self.times(slot, self.parameter(SCRATCH_LENGTH)))
-        self._lane_buffers: tuple = ()
 
     # ---- integers and addresses
 
@@ -158,6 +159,10 @@ class KernelBuilder:
     def scratch_end(self):
         """Where the part begins whose length only the caller of the kernel knows (see `Kernel.launch`)."""
         return self.at(self._scratch, self.scratch_length)
+
+    def prefetch(self, pointer, *offsets) -> None:
+        address = self.ir.bitcast(self.at(pointer, *offsets), INT8.as_pointer())
+        self.ir.call(self._prefetch, [address, *(ir.Constant(INT32, v) for v in (0, 3, 1))])
 
     # ---- control flow
 
@@ -210,6 +215,17 @@ class KernelBuilder:
         phi.add_incoming(b, b_block)
         return phi
 
+
+class KernelBuilder(ControlBuilder):
+    """Adds vectors: loads and stores, arithmetic and elementary functions. Offsets count elements."""
+
+    def __init__(self, parameters: Sequence[str], element: Element, width: int):
+        super().__init__(parameters, element, width)
+        self.bits = ir.VectorType(element.bits_type, width)
+        fma_type = ir.FunctionType(self.vector, [self.vector] * 3)
+        self._fma = ir.Function(self.module, fma_type, f"llvm.fmuladd.v{width}{element.code}")
+        self._lane_buffers: tuple = ()
+
     # ---- memory
 
     def load(self, pointer, *offsets):
@@ -236,10 +252,6 @@ class KernelBuilder:
     def fill_zero(self, pointer, vectors) -> None:
         with self.loop(vectors) as loop:
             self.store(self.constant(0), pointer, self.times(loop.index, self.width))
-
-    def prefetch(self, pointer, *offsets) -> None:
-        address = self.ir.bitcast(self.at(pointer, *offsets), INT8.as_pointer())
-        self.ir.call(self._prefetch, [address, *(ir.Constant(INT32, v) for v in (0, 3, 1))])
 
     def make_lane_buffers(self) -> None:
         """Needed once before load_block and store_block may get a `tail`; lanes that nobody writes read as zero."""
@@ -331,28 +343,35 @@ class KernelBuilder:
             value = self.fma(value, x, self.constant(coefficient))
         return value
 
-    def _exp2_parts(self, rounded, remainder):
-        """2^remainder times 2^k, where k sits in the lowest mantissa bits of `rounded`."""
-        value = self.ir.bitcast(self.polynomial(self.element.exp2_polynomial, remainder), self.bits)
+    def _power_of_two(self, rounded):
+        """2^k, where k sits in the lowest mantissa bits of `rounded`."""
         exponent = self.ir.shl(self.ir.bitcast(rounded, self.bits), self.bit_constant(self.element.mantissa))
-        return self.ir.bitcast(self.ir.add(value, exponent), self.vector)
+        return self.ir.bitcast(self.ir.add(exponent, self.bit_constant(self.element.one_bits)), self.vector)
 
-    def exp2(self, x):
-        """2^x with x clamped to normal results; not-a-number gives the smallest normal number."""
+    def _exp2_parts(self, rounded, remainder):
+        slope = self.polynomial(self.element.exp2_polynomial[:-1], remainder)
+        return self._power_of_two(rounded), self.mul(slope, remainder)
+
+    def exp2_parts(self, x):
+        """2^x as (s, e) with 2^x = s (1 + e), s a power of two and |e| < 0.42: close to 1 it keeps all of its digits.
+
+        x is clamped to normal results; not-a-number gives the smallest normal number.
+        """
         limit, magic = self.element.exponent_limit, self.constant(self.element.magic)
         x = self.minimum(self.maximum(x, self.constant(-limit)), self.constant(limit))
         rounded = self.add(x, magic)
         return self._exp2_parts(rounded, self.sub(x, self.sub(rounded, magic)))
 
-    def exp2_product(self, a, b):
-        """2^(a b) without rounding the product; |a b| must not exceed the element's exponent limit."""
+    def exp2_product_parts(self, a, b):
+        """Like exp2_parts of a b, without rounding the product; |a b| must not exceed the element's exponent limit."""
         magic = self.constant(self.element.magic)
         rounded = self.fma(a, b, magic)
         return self._exp2_parts(rounded, self.fma(a, b, self.ir.fneg(self.sub(rounded, magic))))
 
     def _exp_minus_absolute(self, x):
         largest = self.constant(math.floor(self.element.exponent_limit / LOG2E))
-        return self.exp2_product(self.minimum(self.absolute(x), largest), self.constant(-LOG2E))
+        scale, excess = self.exp2_product_parts(self.minimum(self.absolute(x), largest), self.constant(-LOG2E))
+        return self.fma(scale, excess, scale)
 
     def _sigmoid_from(self, x, e):
         positive = self.ir.fcmp_ordered(">=", x, self.constant(0))

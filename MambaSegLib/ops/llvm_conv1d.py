@@ -25,7 +25,7 @@ def conv(
     silu: bool = True,
     reverse: bool = False,
 ) -> torch.Tensor:
-    """y_t = act(bias + sum_k weight[:, k] x_{t - taps + 1 + k}), with zeros before the beginning; act is SiLU or nothing.
+    """y_t = act(bias + sum_k weight[:, k] x_{t - taps + 1 + k}), zeros before the beginning; act is SiLU or nothing.
 
     x (Bt, L, D), weight (D, taps) with 2 to 8 taps, bias (D,) or None; returns (Bt, L, D) of x's dtype. `reverse` looks
     ahead instead of back: the same as flipping x along L, and the result back. float64 is computed in float64,

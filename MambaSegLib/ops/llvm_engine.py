@@ -93,7 +93,7 @@ class Kernel:
         length = -(-(self.scratch_length + extra_scratch) // 16) * 16
         scratch = torch.empty(threads * length, dtype=dtype)
         values = values | {"scratch": scratch.data_ptr(), "scratch_length": length, "tasks": tasks}
-        block = (ctypes.c_int64 * len(self.parameter_names))(*(values.get(name, 0) for name in self.parameter_names))
+        block = (ctypes.c_int64 * len(self.parameter_names))(*[values.get(name, 0) for name in self.parameter_names])
         _run_on_threads(self, ctypes.addressof(block), threads)
 
 

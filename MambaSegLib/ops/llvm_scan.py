@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+import weakref
+from types import ModuleType
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -32,12 +33,12 @@ def scan(
     orders: torch.Tensor | None = None,
     shared_u: bool = False,
 ) -> torch.Tensor:
-    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = (C_t h_t + D u_t) silu(z_t), with delta = softplus(delta + bias).
+    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = (C_t h_t + D u_t) silu(z_t).
 
-    Shapes: u, z (Bt, L, K Dk); delta (Bt, L, K Dk); A (K Dk, N); B, C (Bt, L, K, N); D, delta_bias (K Dk,). Group k uses
-    B[:, :, k] and visits position orders[k, t] at step t (int32 permutations (K, L); None: 0, 1, 2, ...), where it reads
-    all operands and writes its result.
-    With `shared_u`, u and z are (Bt, L, Dk), common to the K groups, and the result is the sum of the groups' results.
+    Shapes: u, z (Bt, L, K Dk); delta (Bt, L, K Dk); A (K Dk, N); B, C (Bt, L, K, N); D, delta_bias (K Dk,). Group k
+    uses B[:, :, k] and visits position orders[k, t] at step t (int32 permutations (K, L); None: 0, 1, 2, ...), where it
+    reads all operands and writes its result. With `shared_u`, u and z are (Bt, L, Dk), common to the K groups, and the
+    result is the sum of the groups' results. delta_bias and then softplus are applied to delta before use.
 
     Returns y, of u's shape and dtype. float64 is computed in float64, everything else in float32. Tensors with unit
     stride in their last dimension are not copied. Raises ValueError for shapes or orders that do not fit.
@@ -121,7 +122,7 @@ class _Call:
         self.channels = A.shape[0] // self.groups
         self.width = llvm_engine.vector_width(u.dtype)
         self.blocks = -(-self.channels // self.width)
-        self.tiles = -(-self.length // _ir().TILE)
+        self.tiles = -(-self.length // _ir().tile_length(self.width))
         self._choose_parts(cost_s)
         self.values = {
             "parts": self.parts,
@@ -151,9 +152,9 @@ class _Call:
 
     def _pack(self, A, D, delta_bias) -> None:
         """Per-channel parameters by blocks: (groups, blocks, N, width), zero for channels that pad the last block."""
-        a_log2e = (A.double() * math.log2(math.e)).to(self.dtype)
-        packed = {name: self._blocks_of(t).transpose(2, 3).contiguous() for name, t in (("A", A), ("A_log2e", a_log2e))}
-        packed["A_largest"] = packed["A_log2e"].abs().amax(2)
+        a = self._blocks_of(A).transpose(2, 3).contiguous()
+        a_log2e = (a.double() * math.log2(math.e)).to(self.dtype)
+        packed = {"A": a, "A_log2e": a_log2e, "A_largest": a_log2e.abs().amax(2)}
         for name, t in (("D", D), ("bias", delta_bias)):
             packed[name] = self._blocks_of(A.new_zeros(A.shape[0]) if t is None else t).contiguous()
         self.values |= {name: t.data_ptr() for name, t in packed.items()}
@@ -177,10 +178,8 @@ class _Call:
         for name, t in tensors.items():
             if t is None:
                 continue
-            if t.dim() == 4:
-                group = t.stride(2)
-            else:
-                group = self.channels if t.shape[2] == self.channels * self.groups else 0
+            shared = t.dim() == 3 and t.shape[2] == self.channels
+            group = t.stride(2) if t.dim() == 4 else 0 if shared else self.channels
             strides = {"_batch": t.stride(0), "_group": group, "_row": t.stride(1)}
             self.values |= {name: t.data_ptr(), **{name + suffix: stride for suffix, stride in strides.items()}}
             self._keep.append(t)
@@ -204,7 +203,7 @@ class _Call:
         kernel.run(self.tasks, self.threads, scratch, self.dtype, self.values)
 
 
-def _ir() -> SimpleNamespace:
+def _ir() -> ModuleType:
     """The module that writes the kernels; it needs llvmlite, this one must be importable without."""
     from . import llvm_scan_ir
 
@@ -239,13 +238,21 @@ def _check_shapes(u, delta, A, B, C, D, z, delta_bias, shared) -> None:
             raise ValueError(f"{name} should be on the CPU, got {t.device}")
 
 
+_permutations: weakref.WeakValueDictionary[tuple[int, int], torch.Tensor] = weakref.WeakValueDictionary()
+
+
 def _checked_orders(orders: torch.Tensor, groups: int, length: int) -> torch.Tensor:
-    """Every row must be a permutation: a kernel would follow any number to any address."""
+    """Every row must be a permutation: a kernel would follow any number to any address. Tables are checked once."""
     if tuple(orders.shape) != (groups, length):
         raise ValueError(f"orders should have shape {(groups, length)}, got {tuple(orders.shape)}")
-    orders = orders.to(torch.int32).contiguous()
-    lowest, highest = orders.aminmax()
+    key = None if orders.is_inference() else (id(orders), orders._version)
+    if key is not None and _permutations.get(key) is orders:
+        return orders
+    table = orders.to(torch.int32).contiguous()
+    lowest, highest = table.aminmax()
     seen = torch.zeros(groups, length, dtype=torch.bool)
-    if lowest < 0 or highest >= length or not seen.scatter_(1, orders.long(), True).all():
+    if lowest < 0 or highest >= length or not seen.scatter_(1, table.long(), True).all():
         raise ValueError(f"every row of orders should hold each position 0 ... {length - 1} once")
-    return orders
+    if key is not None and table is orders:
+        _permutations[key] = orders
+    return table

@@ -1,15 +1,16 @@
 """The selective scan as LLVM kernels, forward and backward. `llvm_scan` packs the operands and calls them.
 
 One task is one batch item, one group and a range of channel blocks (a block is `width` channels, one vector). It walks
-the sequence in tiles of TILE steps. For a tile and a block: softplus(delta + bias) and delta u go to small buffers;
-then, STATES states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the gate
-and the store. Nothing of size L x D x N exists.
+the sequence in tiles of tile_length steps. For a tile and a block: softplus(delta + bias) and delta u go to small
+buffers; then, a few states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the
+gate and the store. Nothing of size L x D x N exists.
 
 The forward pass keeps the state at each tile's start. The backward pass walks the tiles from the end, recomputes the
 states of a tile from there, and runs the adjoint recurrence
     g_t = C_t gy_t + c_t,  c_{t-1} = exp(delta_t A) g_t
     dC_t = gy_t h_t,  dB_t = g_t delta_t u_t,  dA = sum g_t exp(delta_t A) h_{t-1} delta_t
     ddelta_t = u_t sum_n g_t B_t + sum_n g_t exp(delta_t A) h_{t-1} A,  du_t = delta_t sum_n g_t B_t + D gy_t
+exp(delta A) is kept as s (1 + e): rounding it near 1 would be the same error at every step of a slow decay.
 
 Each step sits at a position of the sequence, its own number or the entry of an order table. With `shared`, all groups
 of a batch item are one task: they read the same u, z and gy and add up their y, du and dz in place.
@@ -23,7 +24,6 @@ from types import SimpleNamespace
 
 from .llvm_builder import ELEMENTS, INT32, INT64, KernelBuilder
 
-TILE = 16
 STRIDED = ("u", "delta", "z", "B", "C", "y", "gy", "du", "ddelta", "dz", "dB", "dC")
 PARAMETERS = (
     *("parts", "groups", "channels", "blocks", "tail_lanes", "length", "tiles", "order", "part_stride"),
@@ -48,9 +48,15 @@ class Variant:
     keep_states: bool  # forward only: write checkpoints
 
 
-def states_at_once(state_size: int) -> int:
-    """States that are carried together; with more than four of them AVX2 runs out of registers."""
-    return next(count for count in (4, 3, 2, 1) if state_size % count == 0)
+def tile_length(width: int) -> int:
+    """Steps per tile: a longer one needs fewer checkpoints, but its buffers should stay in the fastest cache."""
+    return 32 if width <= 8 else 16
+
+
+def states_at_once(variant: Variant) -> int:
+    """States that are carried together: enough to hide latencies, few enough for 16 registers."""
+    most = 2 if variant.backward and variant.state_size % 2 == 0 else 4
+    return next(count for count in range(most, 0, -1) if variant.state_size % count == 0)
 
 
 def scratch_per_block(variant: Variant) -> int:
@@ -70,9 +76,10 @@ class ScanKernel(ABC):
     def __init__(self, variant: Variant):
         self.v = variant
         self.g = KernelBuilder(PARAMETERS, ELEMENTS[variant.dtype], variant.width)
-        self.at_once = states_at_once(variant.state_size)
+        self.at_once = states_at_once(variant)
+        self.steps = tile_length(variant.width)
         self.block = variant.state_size * variant.width  # elements of one block's state
-        vectors, scalars = TILE * variant.width, TILE * variant.state_size
+        vectors, scalars = self.steps * variant.width, self.steps * variant.state_size
         self.b_tile, self.c_tile = self.g.scratch(scalars), self.g.scratch(scalars)
         self.delta_tile, self.input_tile, self.y_tile = (self.g.scratch(vectors) for _ in range(3))
         if variant.tail:
@@ -132,9 +139,9 @@ class ScanKernel(ABC):
         return task
 
     def tile(self, task, number) -> SimpleNamespace:
-        start = self.g.times(number, TILE)
+        start = self.g.times(number, self.steps)
         return SimpleNamespace(
-            number=number, start=start, steps=self.g.smaller(self.g.minus(task.length, start), TILE)
+            number=number, start=start, steps=self.g.smaller(self.g.minus(task.length, start), self.steps)
         )
 
     def position(self, task, tile, step):
@@ -196,9 +203,9 @@ class ScanKernel(ABC):
         too_large = g.any_greater(bound, g.constant(g.element.exponent_limit))
         with g.ir.if_else(too_large) as (clamped, plain):
             with clamped:
-                emit(lambda delta, a: g.exp2(g.mul(delta, a)))
+                emit(lambda delta, a: g.exp2_parts(g.mul(delta, a)))
             with plain:
-                emit(g.exp2_product)
+                emit(g.exp2_product_parts)
 
 
 class ForwardKernel(ScanKernel):
@@ -231,7 +238,7 @@ class ForwardKernel(ScanKernel):
             position, offset = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
             u = self.read(task, block, task.u, position)
             delta, _ = self.step_size(task, block, position, bias)
-            self.prefetch(task, block, sources, g.plus(position, TILE))
+            self.prefetch(task, block, sources, g.plus(position, self.steps))
             g.store(delta, self.delta_tile, offset)
             g.store(g.mul(delta, u), self.input_tile, offset)
             g.store(g.mul(skip, u), self.y_tile, offset)
@@ -249,7 +256,9 @@ class ForwardKernel(ScanKernel):
                 delta, x, y = (g.load(source, at) for source in (self.delta_tile, self.input_tile, self.y_tile))
                 h = []
                 for i in few:
-                    h.append(g.fma(exp2(delta, a[i]), steps.values[i], g.mul(x, g.load_splat(self.b_tile, row, i))))
+                    scale, excess = exp2(delta, a[i])
+                    before = steps.values[i]
+                    h.append(g.fma(scale, g.fma(excess, before, before), g.mul(x, g.load_splat(self.b_tile, row, i))))
                     y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
                 g.store(y, self.y_tile, at)
                 steps.carry_on(h)
@@ -270,14 +279,14 @@ class BackwardKernel(ScanKernel):
     def __init__(self, variant: Variant):
         super().__init__(variant)
         g, width = self.g, variant.width
-        few_states, all_states = TILE * self.at_once * width, TILE * self.block
+        few_states, all_states = self.steps * self.at_once * width, self.steps * self.block
         # Read-modify-write buffers are staggered, so that they never agree in the lowest 12 bits of their addresses.
         self.db_lanes, self.dc_lanes = g.scratch(all_states + 128), g.scratch(all_states + 256)
-        self.decay_tile, self.state_tile = g.scratch(few_states + 384), g.scratch(few_states)
-        names = ("slope_tile", "gy_tile", "sum_b_tile", "sum_a_tile")
+        self.scale_tile, self.excess_tile, self.state_tile = (g.scratch(few_states + extra) for extra in (384, 512, 0))
+        names = ("u_tile", "slope_tile", "gy_tile", "sum_b_tile", "sum_a_tile", "gate_tile")
         for name in names:
-            setattr(self, name, g.scratch(TILE * width))
-        self.row_sums = g.scratch(TILE * variant.state_size + width)
+            setattr(self, name, g.scratch(self.steps * width))
+        self.row_sums = g.scratch(self.steps * variant.state_size + width)
 
     def walk(self, task) -> None:
         g, width = self.g, self.v.width
@@ -292,8 +301,8 @@ class BackwardKernel(ScanKernel):
         with g.loop(task.tiles) as tiles:
             tile = self.tile(task, g.minus(g.minus(task.tiles, 1), tiles.index))
             self.load_b_and_c(task, tile)
-            g.fill_zero(self.db_lanes, TILE * self.v.state_size)
-            g.fill_zero(self.dc_lanes, TILE * self.v.state_size)
+            g.fill_zero(self.db_lanes, self.steps * self.v.state_size)
+            g.fill_zero(self.dc_lanes, self.steps * self.v.state_size)
             with g.loop(task.blocks) as blocks:
                 block, at_block = blocks.index, g.times(blocks.index, self.block)
                 at_channel = g.times(block, width)
@@ -321,11 +330,14 @@ class BackwardKernel(ScanKernel):
             position, at = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
             u, gy = (self.read(task, block, source, position) for source in (task.u, task.gy))
             delta, slope = self.step_size(task, block, position, bias)
-            self.prefetch(task, block, sources, g.minus(position, TILE))
+            self.prefetch(task, block, sources, g.minus(position, self.steps))
             if self.v.gated:
+                gate, gate_slope = g.silu_and_slope(self.read(task, block, task.z, position))
+                g.store(g.mul(gy, gate_slope), self.gate_tile, at)
                 g.store(g.mul(skip, u), self.y_tile, at)
-                gy = g.mul(gy, g.silu(self.read(task, block, task.z, position)))
+                gy = g.mul(gy, gate)
             for value, target in (
+                (u, self.u_tile),
                 (delta, self.delta_tile),
                 (slope, self.slope_tile),
                 (g.mul(delta, u), self.input_tile),
@@ -359,10 +371,11 @@ class BackwardKernel(ScanKernel):
             y = g.load(self.y_tile, at) if self.v.gated else None
             h = []
             for i, before in enumerate(steps.values):
-                decay, lane = exp2(delta, a[i]), g.plus(lanes, i * width)
-                g.store(before, self.state_tile, kept, i * width)
-                g.store(decay, self.decay_tile, kept, i * width)
-                h.append(g.fma(decay, before, g.mul(x, g.load_splat(self.b_tile, row, i))))
+                scale, excess = exp2(delta, a[i])
+                lane = g.plus(lanes, i * width)
+                for value, target in ((before, self.state_tile), (scale, self.scale_tile), (excess, self.excess_tile)):
+                    g.store(value, target, kept, i * width)
+                h.append(g.fma(scale, g.fma(excess, before, before), g.mul(x, g.load_splat(self.b_tile, row, i))))
                 g.store(g.fma(gy, h[i], g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
                 if self.v.gated:
                     y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
@@ -387,7 +400,8 @@ class BackwardKernel(ScanKernel):
                 lane = g.plus(lanes, i * width)
                 g.store(g.fma(gh, x, g.load(self.db_lanes, lane)), self.db_lanes, lane)
                 sum_b = g.fma(gh, g.load_splat(self.b_tile, row, i), sum_b)
-                carried.append(g.mul(gh, g.load(self.decay_tile, kept, i * width)))
+                scale, excess = (g.load(p, kept, i * width) for p in (self.scale_tile, self.excess_tile))
+                carried.append(g.mul(scale, g.fma(excess, gh, gh)))
                 decayed = g.mul(carried[i], g.load(self.state_tile, kept, i * width))
                 sum_a = g.fma(decayed, a[i], sum_a)
                 da.append(g.fma(decayed, delta, steps.values[count + i]))
@@ -401,16 +415,13 @@ class BackwardKernel(ScanKernel):
         g, skip = self.g, self.g.load(task.D, self.g.times(block, self.v.width))
         with g.loop(tile.steps, carry=[g.constant(0)]) as steps:
             position, at = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
-            gy, sum_b, sum_a, delta, slope = (
-                g.load(p, at)
-                for p in (self.gy_tile, self.sum_b_tile, self.sum_a_tile, self.delta_tile, self.slope_tile)
-            )
+            tiles = (self.u_tile, self.gy_tile, self.sum_b_tile, self.sum_a_tile, self.delta_tile, self.slope_tile)
+            u, gy, sum_b, sum_a, delta, slope = (g.load(p, at) for p in tiles)
             if self.v.gated:
-                _, gate_slope = g.silu_and_slope(self.read(task, block, task.z, position))
-                y_gy = g.mul(g.load(self.y_tile, at), self.read(task, block, task.gy, position))
-                self.write_shared(g.mul(y_gy, gate_slope), task, block, task.dz, position)
+                dz = g.mul(g.load(self.y_tile, at), g.load(self.gate_tile, at))
+                self.write_shared(dz, task, block, task.dz, position)
             du = g.fma(delta, sum_b, g.mul(skip, gy))
-            ddelta = g.mul(g.fma(self.read(task, block, task.u, position), sum_b, sum_a), slope)
+            ddelta = g.mul(g.fma(u, sum_b, sum_a), slope)
             self.write_shared(du, task, block, task.du, position)
             self.write(ddelta, task, block, task.ddelta, position)
             steps.carry_on([g.add(steps.values[0], ddelta)])
@@ -420,8 +431,10 @@ class BackwardKernel(ScanKernel):
         """Sums dB or dC of the tile over the channels and writes it to its positions."""
         g, width, n = self.g, self.v.width, self.v.state_size
         pointer, row = target
-        with g.loop(-(-TILE * n // width)) as groups:
-            g.sum_rows(g.at(self.row_sums, g.times(groups.index, width)), g.at(lanes, g.times(groups.index, width * width)))
+        with g.loop(-(-self.steps * n // width)) as groups:
+            g.sum_rows(
+                g.at(self.row_sums, g.times(groups.index, width)), g.at(lanes, g.times(groups.index, width * width))
+            )
         with g.loop(tile.steps) as steps:
             position = self.position(task, tile, steps.index)
             with g.loop(n) as states:
