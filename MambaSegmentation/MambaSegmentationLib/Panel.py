@@ -42,12 +42,15 @@ class Panel(VTKObservationMixin):
         self._getParameterNode, self._requirementsFile = getParameterNode, requirementsFile
         self._isReading = False
         self._isClosing = False
+        self._warnings: list[str] = []
         self.state = PanelState(getParameterNode())
         self.runView = RunView(ui)
         self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, modelFolders, self._onChoice)
         for text, device in _devices():
             ui.deviceSelector.addItem(text, device)
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
         self._connect()
         self._observeScene()
         logic.worker.onLog = self.runView.log
@@ -62,6 +65,7 @@ class Panel(VTKObservationMixin):
 
     def cleanup(self) -> None:
         self.removeObservers()
+        self._soon.stop()
         self.logic.close()
         self.runView.end()
 
@@ -77,6 +81,7 @@ class Panel(VTKObservationMixin):
         ui.segmentButton.connect("clicked()", self.onSegment)
         ui.cancelButton.connect("clicked()", self.onCancel)
         ui.installButton.connect("clicked()", self._onInstall)
+        self._soon.connect("timeout()", self._afterNodeAdded)
 
     def _onChoice(self) -> None:
         """Some input was chosen: remember all of them."""
@@ -159,6 +164,7 @@ class Panel(VTKObservationMixin):
     # The run
 
     def onSegment(self) -> None:
+        self._warnings.clear()
         self.runView.begin(_("Starting..."))
         self.runView.log(
             _("{model} on {volume}").format(model=self.state.modelId, volume=self.state.inputVolume.GetName())
@@ -183,9 +189,10 @@ class Panel(VTKObservationMixin):
 
     def _onMessage(self, text: str, level: str) -> None:
         if level == "warning":
-            self.runView.message("warning", text)
+            self._warnings.append(text)
+            self.runView.message("warning", "\n".join(self._warnings))
         else:
-            self.runView.log(text)
+            self.runView.step(text)
 
     def _onFinished(self, segmentationNode, result: dict) -> None:
         self.runView.end()
@@ -231,7 +238,7 @@ class Panel(VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, caller, event, node) -> None:
         if node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsBatchProcessing():
-            qt.QTimer.singleShot(0, self._afterNodeAdded)  # the loader has not put the image in yet
+            self._soon.start(0)  # the loader has not put the image in yet
 
     def _afterNodeAdded(self) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():

@@ -64,7 +64,7 @@ class RunView:
         self._remaining = RemainingTime()
         self.hideMessage()
         self._ui.progressBar.setRange(0, 0)
-        self._step(text)
+        self.step(text)
         self._ui.timeLabel.text = ""
         self._ui.progressArea.show()
         self._timer.start()
@@ -73,8 +73,13 @@ class RunView:
         self._remaining.update(done, of, time.monotonic())
         self._ui.progressBar.setRange(0, 100)
         self._ui.progressBar.setValue(int(100 * done / of) if of > 0 else 0)
-        self._step(label)
+        self._ui.stepLabel.text = self._ui.stepLabel.toolTip = label
         self._tick()
+
+    def step(self, text: str) -> None:
+        """A step without known length has begun."""
+        self._ui.stepLabel.text = self._ui.stepLabel.toolTip = text
+        self.log(text)
 
     def end(self) -> None:
         self._timer.stop()
@@ -92,7 +97,7 @@ class RunView:
         self._ui.copyDetailsButton.visible = level == "error"
         self._ui.installButton.visible = canInstall
         self._ui.messageFrame.show()
-        self.log(f"{text} {hint}".strip())
+        self.log(f"{text} {hint}".strip().replace("\n", " "))
         for line in details.splitlines():
             self.log("    " + line)
 
@@ -101,9 +106,6 @@ class RunView:
 
     def log(self, line: str) -> None:
         self._ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {line}")
-
-    def _step(self, text: str) -> None:
-        self._ui.stepLabel.text = self._ui.stepLabel.toolTip = text
 
     def _tick(self) -> None:
         self._ui.timeLabel.text = timeText(self._remaining.seconds(time.monotonic()))

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
@@ -49,7 +49,6 @@ class _Run:
     onFailed: Callable
     onCancelled: Callable
     requestId: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 class SegmentLogic(VTKObservationMixin):
@@ -126,7 +125,7 @@ class SegmentLogic(VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeRemoved)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosed)
         if note:
-            run.onMessage(note, "info")
+            run.onMessage(note, "warning")
 
     def _onEvent(self, run: _Run, event: dict) -> None:
         kind = event["event"]
@@ -163,8 +162,6 @@ class SegmentLogic(VTKObservationMixin):
             return
         finally:
             self.files.remove(run.output)
-        for warning in result.get("warnings", []):
-            run.onMessage(warning, "warning")
         if hasChanged:
             run.onMessage(_("The volume has changed since; the result belongs to its earlier state."), "warning")
         run.onFinished(node, result)
