@@ -40,6 +40,12 @@ def everything(inputs, softplus, backend):
     return [y, *torch.autograd.grad(y, [x for x in inputs if x is not None], weight)]
 
 
+def truth_for(inputs, softplus):
+    """``everything`` by the reference in fp64."""
+    doubles = [None if x is None else x.detach().double().requires_grad_() for x in inputs]
+    return everything(doubles, softplus, "reference")
+
+
 def worst(ours, truth):
     """Largest difference, relative to the largest true value of the same tensor."""
     pairs = zip(ours, truth, strict=True)
@@ -51,8 +57,7 @@ def worst(ours, truth):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_backend_equals_reference(backend, dtype, tolerance, shape):
     inputs = random_inputs(*shape, dtype)
-    truth = everything([None if x is None else x.detach().double().requires_grad_() for x in inputs], True, "reference")
-    assert worst([t.double() for t in everything(inputs, True, backend)], truth) < tolerance
+    assert worst([t.double() for t in everything(inputs, True, backend)], truth_for(inputs, True)) < tolerance
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -71,8 +76,7 @@ def test_extreme_steps_neither_overflow_nor_drift(backend, delta):
     inputs = random_inputs(1, 16, 257, 16, 1, torch.float32)
     inputs[1] = torch.full((1, 16, 257), delta).requires_grad_()
     inputs[7] = None
-    truth = everything([None if x is None else x.detach().double().requires_grad_() for x in inputs], False, "reference")
-    assert worst([t.double() for t in everything(inputs, False, backend)], truth) < 1e-5
+    assert worst([t.double() for t in everything(inputs, False, backend)], truth_for(inputs, False)) < 1e-5
 
 
 def test_reference_is_the_recurrence():
@@ -100,9 +104,9 @@ def test_half_precision_and_autocast_scan_in_fp32():
 def test_layouts_agree():
     inputs = random_inputs(2, 8, 21, 4, 2, torch.float64)
     u, delta, A, B, C, D, z, bias = inputs
-    last = selective_scan_last(
-        u.transpose(1, 2), delta.transpose(1, 2), A, B.permute(0, 3, 1, 2), C.permute(0, 3, 1, 2), D, z.transpose(1, 2), bias
-    )
+    u_last, delta_last, z_last = (x.transpose(1, 2) for x in (u, delta, z))
+    B_last, C_last = (x.permute(0, 3, 1, 2) for x in (B, C))
+    last = selective_scan_last(u_last, delta_last, A, B_last, C_last, D, z_last, bias)
     assert torch.equal(last.transpose(1, 2), selective_scan(*inputs))
     assert torch.equal(selective_scan(u, delta, A, B[:, 0], C[:, 0]), selective_scan(u, delta, A, B[:, :1], C[:, :1]))
 

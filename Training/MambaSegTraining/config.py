@@ -47,15 +47,11 @@ class TrainConfig:
     checkpoint_every: int = 50
 
     def __post_init__(self):
-        if self.optimizer not in ("adamw", "sgd"):
-            raise UserError(f"optimizer: expected 'adamw' or 'sgd', got {self.optimizer!r}.", "Correct the configuration.")
-        if self.schedule not in ("cosine", "poly"):
-            raise UserError(f"schedule: expected 'cosine' or 'poly', got {self.schedule!r}.", "Correct the configuration.")
+        _expect("optimizer", self.optimizer, "'adamw' or 'sgd'", self.optimizer in ("adamw", "sgd"))
+        _expect("schedule", self.schedule, "'cosine' or 'poly'", self.schedule in ("cosine", "poly"))
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
-            if int(getattr(self, name)) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}.", "Correct the configuration.")
-        if not 0 < self.validation_share < 1:
-            raise UserError(f"validation_share: expected 0 to 1, got {self.validation_share}.", "Try 0.2.")
+            _expect(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        _expect("validation_share", self.validation_share, "0 to 1", 0 < self.validation_share < 1)
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -74,6 +70,11 @@ class TrainConfig:
 
     def as_dict(self) -> dict:
         return dataclasses.asdict(self)
+
+
+def _expect(field_name: str, found, expected: str, right: bool) -> None:
+    if not right:
+        raise UserError(f"{field_name}: expected {expected}, got {found!r}.", "Correct the configuration.")
 
 
 def read_config(path) -> TrainConfig:

@@ -34,7 +34,7 @@ class HeldOutCase:
 
 
 def training_case(case: Case, preprocessing: dict) -> TrainingCase:
-    """Read a case and bring image and labels onto the network's grid, by the same code as inference, without padding."""
+    """Read a case and bring image and labels onto the network's grid, by the code of inference, without padding."""
     prepared = prepare(read_volume(case.image), preprocessing)
     labels = prepared.labels_like(read_labels(case.label))
     return TrainingCase(case.name, prepared.array, labels.astype(np.uint8))
@@ -62,7 +62,7 @@ class PatchSource:
         self.cases, self.context = list(cases), list(context)
         self.patch = tuple(patch)
         # Room for the rotation to look beyond the patch's faces before it has to reflect.
-        self.window = tuple(int(round(n * 1.25)) for n in patch)
+        self.window = tuple(round(n * 1.25) for n in patch)
         self.foreground_share, self.context_share = foreground_share, context_share
         self.seed = seed
         self.transforms = training_transforms(self.patch, tuple(mirror_axes))

@@ -1,0 +1,59 @@
+"""Which cases there are, and that nobody changes sides."""
+
+import json
+
+import pytest
+from balls_data import write_balls
+
+from MambaSegLib.errors import UserError
+from MambaSegTraining.cases import decathlon_cases, in_validation, split
+from MambaSegTraining.config import read_config
+
+
+def test_decathlon_folder(balls):
+    cases = decathlon_cases(balls)
+    assert [c.name for c in cases] == [f"case_{i:02d}" for i in range(12)]
+    assert all(c.image.is_file() and c.label.is_file() for c in cases)
+
+
+def test_split_is_frozen_as_cases_arrive(balls, tmp_path):
+    """With twice the cases, the old ones stay where they were."""
+    write_balls(tmp_path / "more", 24)
+    few = {c.name for c in split(decathlon_cases(balls), 0.3)[1]}
+    many = {c.name for c in split(decathlon_cases(tmp_path / "more"), 0.3)[1]}
+    assert few == many & {f"case_{i:02d}" for i in range(12)}
+
+
+def test_cases_of_a_patient_stay_together(tmp_path):
+    write_balls(tmp_path / "d", 12)
+    patients = {f"case_{i:02d}": f"patient {i // 2}" for i in range(12)}
+    (tmp_path / "d" / "patients.json").write_text(json.dumps(patients))
+    training, validation = split(decathlon_cases(tmp_path / "d"), 0.5)
+    assert not {c.patient for c in training} & {c.patient for c in validation}
+
+
+def test_share_is_about_the_share():
+    assert 0.18 < sum(in_validation(f"patient {i}", 0.2) for i in range(5000)) / 5000 < 0.22
+
+
+def test_missing_data_is_named(balls, tmp_path):
+    with pytest.raises(UserError, match="found none"):
+        decathlon_cases(tmp_path)
+    write_balls(tmp_path / "d", 2)
+    (tmp_path / "d" / "labelsTr" / "case_01.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"case_01\.nii\.gz has no labels"):
+        decathlon_cases(tmp_path / "d")
+    with pytest.raises(UserError, match="0 for validation"):
+        split(decathlon_cases(balls), 1e-9)
+
+
+def test_bad_configurations_are_named(config_file, tmp_path):
+    with pytest.raises(UserError, match="optimizer: expected"):
+        read_config(config_file(optimizer="lion"))
+    with pytest.raises(UserError, match="unknown fields.*stepps"):
+        read_config(config_file(stepps=3))
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_config(tmp_path / "broken.json")
+    with pytest.raises(UserError, match="Cannot read"):
+        read_config(tmp_path / "absent.json")
