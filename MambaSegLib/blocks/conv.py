@@ -40,6 +40,11 @@ def pad_to_multiple(x: Tensor, divisor: tuple[int, ...]) -> Tensor:
     return pad_end(x, target)
 
 
+def pad_up(x: Tensor, divisor: tuple[int, ...]) -> Tensor:
+    """Repeat the border at the end of each axis until it is a multiple of the divisor, and no further."""
+    return pad_end(x, [math.ceil(n / d) * d for n, d in zip(x.shape[2:], divisor, strict=True)])
+
+
 def pad_end(x: Tensor, size) -> Tensor:
     """Repeat the border at the end of each grid axis up to ``size``."""
     amounts = []
@@ -51,3 +56,20 @@ def pad_end(x: Tensor, size) -> Tensor:
 def crop_end(x: Tensor, size) -> Tensor:
     """Undo ``pad_end``: the first ``size`` voxels of each grid axis."""
     return x[(..., *(slice(n) for n in size))]
+
+
+def crop_scales(outputs: list[Tensor], padded, size) -> list[Tensor]:
+    """Undo the padding of an image on maps of several scales.
+
+    Args:
+        outputs: (B, K, *grid / scale) each, of an image padded at the ends of its axes.
+        padded, size: its grid with and without the padding.
+
+    Returns:
+        each map cropped to ``ceil(size / scale)`` voxels per axis.
+    """
+    cropped = []
+    for output in outputs:
+        scales = [p // n for p, n in zip(padded, output.shape[2:], strict=True)]
+        cropped.append(crop_end(output, [math.ceil(n / s) for n, s in zip(size, scales, strict=True)]))
+    return cropped

@@ -1,6 +1,10 @@
 """All networks: ``create(name, in_channels, out_channels, **hyper)``, ``names()``, ``spec(name)``."""
 
-from . import mm_unet  # noqa: F401  (importing a network's file registers its variants)
+from . import (  # noqa: F401  (importing a network's file registers its variants)
+    mm_unet,
+    plain_unet,
+    umamba,
+)
 from .registry import Figure, NetworkSpec, create, names, spec
 
 __all__ = ["Figure", "NetworkSpec", "create", "names", "spec"]
