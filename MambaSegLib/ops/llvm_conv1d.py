@@ -17,7 +17,7 @@ FORWARD_COST_S, BACKWARD_COST_S = 1.2e-9, 2.5e-9
 TAPS = range(2, 9)
 
 
-@torch.compiler.disable
+@llvm_engine.not_traced
 def conv(
     x: torch.Tensor,
     weight: torch.Tensor,

@@ -13,6 +13,7 @@ kernel. The number of threads follows torch.get_num_threads() and the amount of 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import queue
@@ -20,7 +21,6 @@ import sys
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from functools import lru_cache
 
 import torch
 
@@ -29,7 +29,7 @@ ARCHITECTURES = ("x86_64", "amd64", "arm64", "aarch64")
 WORK_PER_THREAD_S = 0.5e-3  # waking a thread for less costs more than it brings
 
 
-@lru_cache(maxsize=1)
+@functools.cache
 def why_not() -> str | None:
     """None if kernels can be compiled here, else one sentence that says what is missing."""
     if platform.machine().lower() not in ARCHITECTURES:
@@ -51,7 +51,7 @@ def why_not() -> str | None:
     return None
 
 
-@lru_cache(maxsize=1)
+@functools.cache
 def _target():
     """(triple, processor name, feature string, names of the features that are on)."""
     import llvmlite.binding as llvm
@@ -72,6 +72,18 @@ def vector_width(dtype: torch.dtype) -> int:
     features = _target()[3]
     bits = 512 if {"avx512f", "avx512dq"} <= features else 256
     return bits // (8 * dtype.itemsize)
+
+
+def not_traced(function: Callable) -> Callable:
+    """torch.compiler.disable, but torch's compiler (3 s to import) is touched only where somebody did so before."""
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments, **named)
+        return torch.compiler.disable(function)(*arguments, **named)
+
+    return call
 
 
 # ---------------------------------------------------------------- compiling

@@ -19,7 +19,7 @@ FORWARD_COST_S = (1.5e-9, 0.5e-9)
 BACKWARD_COST_S = (2.5e-9, 1.1e-9)
 
 
-@torch.compiler.disable
+@llvm_engine.not_traced
 def scan(
     u: torch.Tensor,
     delta: torch.Tensor,
