@@ -1,6 +1,7 @@
 """All networks: ``create(name, in_channels, out_channels, **hyper)``, ``names()``, ``spec(name)``."""
 
 from . import (  # noqa: F401  (importing a network's file registers its variants)
+    deco_mamba,
     mm_unet,
     plain_unet,
     umamba,

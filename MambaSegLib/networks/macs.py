@@ -2,7 +2,7 @@
 
 Papers count differently, so the parts are kept apart and the usual sums are properties of ``MacCount``:
 
-    layers      conv + linear + einsum: what ptflops (aten back end) and most papers print as "FLOPs"
+    layers      conv + linear + einsum + bias: what ptflops (aten back end) and most papers print as "FLOPs"
     modules     conv + linear + 4 per normalised element: what thop prints, which misses products with raw parameters
     everything  layers + attention + deformable + scan: what the network costs
 
@@ -23,6 +23,7 @@ from .registry import create, spec
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
 TRANSPOSED = {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
+WITH_BIAS = {*CONVOLUTIONS, *TRANSPOSED, F.linear}
 PRODUCTS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.mm}
 NORMS = {F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm, torch.layer_norm, torch.group_norm}
 
@@ -35,6 +36,7 @@ class MacCount:
         conv: convolutions, ordinary and transposed, and the causal filters of Mamba.
         linear: matrices owned by ``nn.Linear``.
         einsum: other matrix products, such as the projections of SS2D.
+        bias: one per output of a convolution or linear layer with bias.
         attention: the two products of softmax attention.
         deformable: the products of deformable convolutions (their offset branches are ``conv``).
         scan: selective scans by VMamba's rule.
@@ -45,6 +47,7 @@ class MacCount:
     conv: int = 0
     linear: int = 0
     einsum: int = 0
+    bias: int = 0
     attention: int = 0
     deformable: int = 0
     scan: int = 0
@@ -53,8 +56,8 @@ class MacCount:
 
     @property
     def layers(self) -> int:
-        """conv + linear + einsum."""
-        return self.conv + self.linear + self.einsum
+        """conv + linear + einsum + bias."""
+        return self.conv + self.linear + self.einsum + self.bias
 
     @property
     def modules(self) -> int:
@@ -82,7 +85,8 @@ def count_variant(name: str, in_channels: int, out_channels: int, size: tuple[in
     if len(size) != spec(name).dims:
         raise ValueError(f"'{name}' takes {spec(name).dims} grid axes, got the size {tuple(size)}")
     with torch.device("meta"):
-        return count(create(name, in_channels, out_channels, **hyper), (1, in_channels, *size))
+        network = create(name, in_channels, out_channels, **hyper)
+    return count(network, (1, in_channels, *size))  # outside: scan orders are kept and must not be meta tensors
 
 
 def count(network: nn.Module, shape: tuple[int, ...]) -> MacCount:
@@ -128,6 +132,8 @@ class _Counter(TorchFunctionMode):
             self.total.attention += (query.numel() + result.numel()) * key.shape[-2]
         elif function in NORMS:
             self.total.norm_elements += result.numel()
+        if function in WITH_BIAS and (args[2] if len(args) > 2 else kwargs.get("bias")) is not None:
+            self.total.bias += result.numel()
         return result
 
     def _linear(self, x: Tensor, weight: Tensor) -> None:

@@ -42,9 +42,8 @@ def _unpickle(path: Path):
         with _numpy_numbers():
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path.name} is no file of plain weights, and nothing else is read, because it could run code: {reason}",
+        raise UserError(  # torch's own message advises to load it unsafely
+            f"{path.name} does not hold plain weights; nothing else is read, because it could run code.",
             "Ask its authors for a .safetensors file, or convert it where you trust it.",
         ) from error
 
@@ -104,3 +103,17 @@ def load_strictly(module: nn.Module, weights: dict[str, Tensor], what: str) -> N
             f"{what} does not fit this network: {listed}.", "Choose the variant, channels and classes it was made for."
         )
     module.load_state_dict(weights)
+
+
+def fit_image_channels(weights: dict[str, Tensor], key: str, channels: int) -> dict[str, Tensor]:
+    """ImageNet's first convolution for other images: its filters are repeated in turn and scaled to keep the sum.
+
+    Args:
+        weights: with a convolution (C, 3, kH, kW) under ``key``; left alone where there is none.
+        channels: of the images.
+    """
+    filters = weights.get(key)
+    if filters is None or filters.shape[1] == channels:
+        return weights
+    source = torch.arange(channels) % filters.shape[1]
+    return {**weights, key: filters[:, source] * (filters.shape[1] / channels)}
