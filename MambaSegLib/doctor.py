@@ -5,10 +5,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import __version__, catalogue
+from .errors import UserError
 
 _PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "llvmlite", "mamba-ssm", "causal-conv1d")
 
@@ -69,12 +70,34 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _operators() -> list[tuple[str, str]]:
-    from .ops.selective_scan import backends
+    """Every backend of every operator is asked for by name on every device, on a tiny input."""
+    import torch
 
+    from .ops import causal_conv1d, selective_scan
+
+    def scan(device: str, backend: str) -> None:
+        u, delta, b, c = (torch.ones(1, size, 9, device=device) for size in (8, 8, 4, 4))
+        selective_scan.selective_scan(u, delta, -torch.ones(8, 4, device=device), b, c, backend=backend)
+
+    def convolve(device: str, backend: str) -> None:
+        x, weight = torch.ones(1, 8, 9, device=device), torch.ones(8, 4, device=device)
+        causal_conv1d.causal_conv1d(x, weight, backend=backend)
+
+    devices = [name for name, found in _devices() if not found.startswith("not available")]
     return [
-        (f"{operator}, {backend}, {device}", f"not available: {why_not}" if why_not else f"available, {self_check}")
-        for operator, backend, device, why_not, self_check in backends()
+        (f"{module.LADDER.operator}, {backend.name}, {device}", _outcome(call, device, backend.name))
+        for module, call in ((selective_scan, scan), (causal_conv1d, convolve))
+        for device in devices
+        for backend in module.LADDER.backends
     ]
+
+
+def _outcome(call: Callable[[str, str], None], device: str, backend: str) -> str:
+    try:
+        call(device, backend)
+        return "available, agrees with the reference"
+    except UserError as error:
+        return error.message
 
 
 def _models() -> list[tuple[str, str]]:
