@@ -138,6 +138,12 @@ def test_packaging_installs_nothing(slicer_app, tmp_path):
     assert slicer.packaging.calls == [("pip_ensure", ["monai>=1.3", "safetensors>=0.4"])]
 
 
+def test_only_slicers_own_folder_is_the_package_slicer(slicer_app):
+    import slicer
+
+    assert not [path for path in slicer.__path__ if "Testing" in path]
+
+
 def test_reset_forgets_everything(slicer_app):
     import slicer
 

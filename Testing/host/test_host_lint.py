@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from slicerhost import lint
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2] / "MambaSegmentation"

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("slicer.slicer_core", reason="the Slicer stand-in needs slicer-core", exc_type=ImportError)
-
 IJK_TO_RAS = np.array(
     [[-0.7 * 0.96, 0.9 * 0.28, 0, 12], [-0.7 * 0.28, -0.9 * 0.96, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]], float
 )
@@ -124,6 +122,7 @@ def pixels(path):
 
 def test_views_show_volume_and_segment(slicer_app, tmp_path):
     import slicer
+
     from slicerhost import views
 
     volume = make_volume()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -24,9 +25,23 @@ ROOT = Path(__file__).resolve().parents[3]
 MODULE = ROOT / "MambaSegmentation" / "MambaSegmentation.py"
 
 
+@contextlib.contextmanager
+def _without_our_own_slicer_folder():
+    """slicer-core imports every module in folders called slicer on sys.path, and Testing/slicer is one."""
+    before = sys.path[:]
+    sys.path[:] = [
+        p for p in before if not (Path(p) / "slicer").is_dir() or (Path(p) / "slicer" / "__init__.py").is_file()
+    ]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def _require(name: str, hint: str) -> None:
     try:
-        importlib.import_module(name)
+        with _without_our_own_slicer_folder():
+            importlib.import_module(name)
     except ImportError as error:  # not installed, or a system library such as libEGL is missing
         pytest.skip(f"the Slicer stand-in needs {hint}: {error}")
 
@@ -45,7 +60,7 @@ def host_application():
 
 @pytest.fixture
 def slicer_app(host_application):
-    """The application (slicer.app) with an empty scene and empty settings."""
+    """The application (slicer.app) with an empty scene and empty settings; `host_application` is it as it stands."""
     host_application.reset()
     yield host_application
     host_application.reset()
@@ -80,13 +95,13 @@ def worker_python(slicer_app):
 
 
 @pytest.fixture
-def wait_until(slicer_app):
+def wait_until(host_application):
     """wait_until(condition, timeout_s=30): run the event loop until condition() is true."""
-    return slicer_app.wait_until
+    return host_application.wait_until
 
 
 @pytest.fixture
-def click(slicer_app):
+def click(host_application):
     """click(widget): a real mouse click in its middle, after a check that a user could do it."""
     from PySide6 import QtCore
     from PySide6.QtTest import QTest
@@ -95,20 +110,20 @@ def click(slicer_app):
         assert widget.visible, f"{widget.objectName} is not visible"
         assert widget.enabled, f"{widget.objectName} is disabled"
         QTest.mouseClick(widget, QtCore.Qt.LeftButton)
-        slicer_app.processEvents()
+        host_application.processEvents()
 
     return press
 
 
 @pytest.fixture
-def screenshot(slicer_app):
+def screenshot(host_application):
     """screenshot(widget, path, width=420, scale=1.0): PNG of a widget at that width (points) and pixel ratio."""
     from PySide6 import QtCore, QtGui
 
     def save(widget, path, width: int = 420, scale: float = 1.0) -> Path:
         widget.resize(width, max(widget.sizeHint().height(), 10))
         widget.show()
-        slicer_app.processEvents()
+        host_application.processEvents()
         pixmap = QtGui.QPixmap(widget.size * scale)
         pixmap.setDevicePixelRatio(scale)
         pixmap.fill(widget.palette.window().color())

@@ -33,7 +33,7 @@ class Observations:
         widget = self._widget
 
         def call(*_):
-            if shiboken6.isValid(widget()):
+            if widget() is not None and shiboken6.isValid(widget()):
                 getattr(widget(), method)()
 
         self._tags.append((vtk_object, vtk_object.AddObserver(event, call)))
@@ -44,7 +44,7 @@ class Observations:
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def call(_scene, _event, node):
-            if shiboken6.isValid(widget()):
+            if widget() is not None and shiboken6.isValid(widget()):
                 getattr(widget(), method)(node)
 
         self._tags.append((scene, scene.AddObserver(event, call)))
