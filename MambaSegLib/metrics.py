@@ -103,8 +103,8 @@ def _surface_distances(a: np.ndarray, b: np.ndarray, spacing_mm) -> tuple[np.nda
     if not a.any() or not b.any():
         return None
     box = find_objects((a | b).astype(np.uint8))[0]
-    # One voxel of background around: what touches the image's edge has its surface there.
-    surface_a, surface_b = (m ^ binary_erosion(m, _NEIGHBOURS) for m in (np.pad(a[box], 1), np.pad(b[box], 1)))
+    # Erosion takes what lies beyond the box as background, so a structure at the image's edge has its surface there.
+    surface_a, surface_b = (mask[box] ^ binary_erosion(mask[box], _NEIGHBOURS) for mask in (a, b))
     sampling = list(spacing_mm)[::-1]
     to_a, to_b = (distance_transform_edt(~surface, sampling) for surface in (surface_a, surface_b))
     return to_b[surface_a], to_a[surface_b]

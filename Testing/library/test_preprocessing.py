@@ -177,6 +177,16 @@ def test_an_oblique_box_is_labelled_inside_the_box_only():
     assert abs(len(where) - 12 * 12 * 13) < 60
 
 
+def test_a_narrow_winner_still_wins():
+    labels = blobs((10, 12, 14), (0.8, 0.9, 2.2))
+    prepared = prepare(noisy(labels), RECIPE)
+    probabilities = np.full((4, *prepared.array.shape[1:]), 0.249, np.float32)
+    probabilities[2, ..., :5] = probabilities[3, ..., 5:] = 0.253
+    expected = prepared.restore_probabilities(probabilities).argmax(0)
+    assert set(np.unique(expected)) == {2, 3}
+    np.testing.assert_array_equal(prepared.restore_labels(probabilities), expected)
+
+
 @pytest.mark.parametrize("roi", [None, (-30, -2, 12, 40, 105, 125)])
 def test_labels_are_the_argmax_of_all_probabilities(roi):
     image = noisy(blobs((20, 44, 50), (0.8, 0.9, 2.2), rotation(5, 10, -15) @ np.diag([-1, 1, -1])))
