@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -194,7 +195,7 @@ def importSegmentation(path: Path, volumeNode, name: str, result: dict):
 def _fill(node, path: Path, volumeNode) -> None:
     storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: saving shall ask for a place of the user's
     storage.SetFileName(str(path))
-    if not storage.ReadData(node):
+    if not _isImage(path) or not storage.ReadData(node):
         raise UserError(
             _("The result could not be read from {path}.").format(path=path),
             _("Try again; if it happens again, send the log to the developers."),
@@ -203,6 +204,17 @@ def _fill(node, path: Path, volumeNode) -> None:
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     _placeBeside(node, volumeNode)
+
+
+def _isImage(path: Path) -> bool:
+    """Looks at the header first: the storage node ends the whole application when there is none."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _placeBeside(node, volumeNode) -> None:

@@ -82,12 +82,16 @@ def test_state_is_saved_and_restored_with_the_scene(user, crop, tmp_path):
     import slicer
 
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
-    roi.SetXYZ(*np.array(crop.GetOrigin()) + [-15, 15, 15])
+    bounds = np.zeros(6)
+    crop.GetRASBounds(bounds)
+    roi.SetXYZ(*(bounds[::2] + bounds[1::2]) / 2)
     roi.SetRadiusXYZ(9, 9, 9)
     user.ui.roiSelector.setCurrentNode(roi)
     user.ui.deviceSelector.setCurrentIndex(user.ui.deviceSelector.findData("cpu"))
     user.ui.showSurfaceCheckBox.checked = True
-    name = user.segment(crop).GetName()
+    segmentation = user.segment(crop)
+    assert segmentation is not None, user.message
+    name = segmentation.GetName()
     rows = [user.ui.resultTable.item(r, 2).text() for r in range(2)]
     scene_file = str(tmp_path / "scene.mrb")
     assert slicer.util.saveScene(scene_file)
