@@ -132,19 +132,10 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     if output:
         with job.step("write", "Writing the result"):
             found.write(output)
-    return {
-        "output": str(output) if output else None,
-        "model": bundle.id,
-        "model_sha256": bundle.sha256,
-        "device": found.device,
-        "backend": found.backend,
-        "time_s": time.perf_counter() - start,
-        "seconds": job.seconds,
-        "segments": found.segments,
-        "warnings": job.warnings,
-        "spacing_mm": list(volume.spacing_mm),
-        "size": list(volume.shape[::-1]),
-    }
+    result = {"output": str(output) if output else None, "model": bundle.id, "model_sha256": bundle.sha256}
+    result |= {"device": found.device, "backend": found.backend, "time_s": time.perf_counter() - start}
+    result |= {"seconds": found.seconds, "segments": found.segments, "warnings": found.warnings}
+    return result | {"spacing_mm": list(volume.spacing_mm), "size": list(volume.shape[::-1])}
 
 
 def _segment(job, volume, bundle, recipe, roi, device, wanted, image_key: str | None = None) -> Segmentation:
