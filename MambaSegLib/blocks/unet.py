@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, cat, nn
 
 from ..errors import UserError
-from .conv import CONV, TRANSPOSED_CONV, as_tuple, conv, crop_scales, instance_norm, pad_to_multiple
+from .any_size import AnySizeNetwork
+from .conv import CONV, TRANSPOSED_CONV, as_tuple, conv, instance_norm, pad_to_multiple
 
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
         return outputs
 
 
-class UNet(nn.Module):
+class UNet(AnySizeNetwork):
     """Encoder and decoder for images of any size; subclasses change the features between them in ``bridge``.
 
     Args:
@@ -162,22 +163,10 @@ class UNet(nn.Module):
         return skips
 
     def pad(self, x: Tensor) -> Tensor:
-        """To a size that the network can halve all the way."""
-        return pad_to_multiple(x, self.divisor)
+        return pad_to_multiple(x, self.divisor)  # leaves the coarsest instance norm two voxels
 
     def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
-        """Logits of a padded image, finest first."""
         return self.decoder(self.bridge(self.encoder(padded)), all_scales)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, *grid) of any size -> logits (B, K, *grid)."""
-        padded = self.pad(x)
-        return crop_scales(self.run(padded, False), padded.shape[2:], x.shape[2:])[0]
-
-    def forward_multiscale(self, x: Tensor) -> list[Tensor]:
-        """Logits of every decoder level, finest first; coarse ones at their own size, ``ceil(grid / stride)``."""
-        padded = self.pad(x)
-        return crop_scales(self.run(padded, True), padded.shape[2:], x.shape[2:])
 
 
 def drop_aliases(state: dict) -> dict:

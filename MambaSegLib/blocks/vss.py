@@ -121,6 +121,34 @@ class VMambaBlock(nn.Module):
         return x if self.mlp is None else x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+class VSSStage(nn.Module):
+    """VSSBlocks of one width.
+
+    Args:
+        width: C.
+        drop_paths: one probability per block.
+        downsample, upsample: what stands behind or before the blocks, under these names.
+        **block: see ``VSSBlock``.
+    """
+
+    def __init__(self, width: int, drop_paths, downsample=None, upsample=None, **block):
+        super().__init__()
+        self.blocks = nn.Sequential(*(VSSBlock(width, rate, **block) for rate in drop_paths))
+        self.downsample = nn.Identity() if downsample is None else downsample
+        self.upsample = nn.Identity() if upsample is None else upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.blocks(self.upsample(x)))
+
+
+def drop_path_rates(highest: float, depths) -> list[list[float]]:
+    """Probabilities rising linearly from 0 to ``highest`` over all blocks, split into stages of these depths."""
+    blocks = sum(depths)
+    rates = [highest * i / max(blocks - 1, 1) for i in range(blocks)]
+    starts = [sum(depths[:i]) for i in range(len(depths))]
+    return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=True)]
+
+
 class PatchEmbed(nn.Module):
     """Image (B, c, H, W) -> tokens (B, H/p, W/p, C): convolution with stride p, then LayerNorm."""
 

@@ -1,6 +1,7 @@
 """Our networks against outputs of the authors' own code, on weights that are a function of each parameter's name.
 
-``shared/golden`` holds that rule (``weights.py``), per tag the authors' keys and shapes (``index.json``) and outputs. The state dicts here are in the authors' naming, so the renaming is under test as well.
+``shared/golden`` holds that rule (``weights.py``), the authors' keys and shapes (``index.json``) and the outputs.
+The state dicts here are in the authors' naming, so the renaming is under test as well.
 """
 
 import importlib.util
@@ -29,6 +30,9 @@ CASES = {  # tag: (network, hyper-parameters); "<tag>_ds" is the same with all s
     "umamba_adj_3d": ("umamba_adj", RESENC_3D),
     "umamba_bot_resenc_3d": ("umamba_bot_resenc", RESENC_3D),
     "umamba2_bot_3d": ("umamba2_bot", RESENC_3D),
+    "vmunet_isic": ("vm_unet", {}),
+    "vmunet_synapse": ("vm_unet", {}),
+    "mamba_unet": ("mamba_unet", {}),
 }
 DEEP = [tag + "_ds" for tag in CASES if tag.startswith(("umamba", "resenc"))]
 SIGMOID = ("vmunet_isic", "ultralight_vm_unet")  # the authors' forward ends in it, ours in logits
@@ -75,14 +79,15 @@ def test_golden(golden, tag):
     folder, index, weights = golden
     entry = index[tag]
     name, hyper = CASES[tag.removesuffix("_ds")]
-    network = create(name, entry["input"][1], entry["outputs"][0][0][1], **hyper).eval()
+    with torch.device("meta"):  # the weights come later
+        network = create(name, entry["input"][1], entry["outputs"][0][0][1], **hyper).eval()
     rename = spec(name).rename_upstream_keys
 
-    manifest = rename({key: torch.zeros(shape) for key, shape in entry["state_dict"].items()})
+    manifest = rename({key: torch.zeros(()).expand(shape) for key, shape in entry["state_dict"].items()})
     assert shapes_of(manifest) == shapes_of(network.state_dict())
     assert sum(p.numel() for p in network.parameters()) == entry["params"]
 
-    network.load_state_dict(rename(authors_weights(entry, weights)), strict=True)
+    network.load_state_dict(rename(authors_weights(entry, weights)), strict=True, assign=True)
     image = weights.image(*entry["input"])
     outputs = network.forward_multiscale(image) if tag in DEEP else [network(image)]
     if tag in SIGMOID:
