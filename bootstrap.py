@@ -231,9 +231,10 @@ def works(python: Path) -> bool:
 
 
 def can_run(python: Path, code: str) -> bool:
-    if not python.exists():
+    try:
+        return subprocess.run([str(python), "-c", code], env=clean_environment(), capture_output=True).returncode == 0
+    except OSError:  # not there, or the Python it was made from is gone
         return False
-    return subprocess.run([str(python), "-c", code], env=clean_environment(), capture_output=True).returncode == 0
 
 
 def clean_environment() -> dict[str, str]:
