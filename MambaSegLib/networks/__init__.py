@@ -1,10 +1,13 @@
 """All networks: ``create(name, in_channels, out_channels, **hyper)``, ``names()``, ``spec(name)``."""
 
 from . import (  # noqa: F401  (importing a network's file registers its variants)
+    attention_mamba,
     deco_mamba,
     mamba_unet,
     mm_unet,
     plain_unet,
+    segmamba,
+    swin_umamba,
     umamba,
     vm_unet,
 )
