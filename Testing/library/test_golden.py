@@ -21,7 +21,7 @@ UMAMBA_3D = {**NNUNET_3D, "patch": (16, 32, 32)}
 UMAMBA_2D = {"features": (8, 16, 32, 64), "strides": (1, 2, 2, 2), "kernels": (3,) * 4, "patch": (64, 48)}
 RESENC_3D = {**NNUNET_3D, "blocks": (1, 3, 2, 2)}
 
-CASES = {  # tag: (network, hyper-parameters); "<tag>_ds" is the same with all scales
+CASES = {  # tag: (network, hyper-parameters)
     "umamba_bot_3d": ("umamba_bot", UMAMBA_3D),
     "umamba_bot_2d": ("umamba_bot_2d", UMAMBA_2D),
     "umamba_enc_3d": ("umamba_enc", UMAMBA_3D),
@@ -30,11 +30,17 @@ CASES = {  # tag: (network, hyper-parameters); "<tag>_ds" is the same with all s
     "umamba_adj_3d": ("umamba_adj", RESENC_3D),
     "umamba_bot_resenc_3d": ("umamba_bot_resenc", RESENC_3D),
     "umamba2_bot_3d": ("umamba2_bot", RESENC_3D),
+    "swin_umamba_in1": ("swin_umamba", {}),
+    "swin_umamba_in3": ("swin_umamba", {}),
+    "swin_umamba_d_in1": ("swin_umamba_d", {}),
+    "swin_umamba_d_in3": ("swin_umamba_d", {}),
+    "segmamba": ("segmamba", {}),
     "vmunet_isic": ("vm_unet", {}),
     "vmunet_synapse": ("vm_unet", {}),
     "mamba_unet": ("mamba_unet", {}),
 }
-DEEP = [tag + "_ds" for tag in CASES if tag.startswith(("umamba", "resenc"))]
+SCALES = {tag + "_ds": case for tag, case in CASES.items() if tag.startswith(("umamba", "resenc"))}
+SCALES |= {"swin_umamba_ds": ("swin_umamba", {}), "swin_umamba_d_ds": ("swin_umamba_d", {})}
 SIGMOID = ("vmunet_isic", "ultralight_vm_unet")  # the authors' forward ends in it, ours in logits
 
 
@@ -73,12 +79,12 @@ def shapes_of(state) -> dict:
     return {key: list(tensor.shape) for key, tensor in state.items()}
 
 
-@pytest.mark.parametrize("tag", [*CASES, *DEEP])
+@pytest.mark.parametrize("tag", [*CASES, *SCALES])
 @torch.inference_mode()
 def test_golden(golden, tag):
     folder, index, weights = golden
     entry = index[tag]
-    name, hyper = CASES[tag.removesuffix("_ds")]
+    name, hyper = (CASES | SCALES)[tag]
     with torch.device("meta"):  # the weights come later
         network = create(name, entry["input"][1], entry["outputs"][0][0][1], **hyper).eval()
     rename = spec(name).rename_upstream_keys
@@ -89,7 +95,7 @@ def test_golden(golden, tag):
 
     network.load_state_dict(rename(authors_weights(entry, weights)), strict=True, assign=True)
     image = weights.image(*entry["input"])
-    outputs = network.forward_multiscale(image) if tag in DEEP else [network(image)]
+    outputs = network.forward_multiscale(image) if tag in SCALES else [network(image)]
     if tag in SIGMOID:
         outputs = [output.sigmoid() for output in outputs]
     difference = worst_difference(folder, tag, outputs)
