@@ -8,6 +8,7 @@ from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.image import read_volume
 from MambaSegLib.job import Report
 from MambaSegLib.segment import segment
+from MambaSegTraining import evaluate
 from MambaSegTraining.config import read_config
 from MambaSegTraining.train import learning_rate, run
 
@@ -36,6 +37,19 @@ def test_learns_and_ships(config_file, balls, tmp_path):
     assert {row["name"] for row in bundle.data["metrics"]["values"]} == {"Dice", "HD95", "Surface Dice at 1 mm"}
     found = segment(read_volume(balls / "imagesTr" / "case_00.nii.gz"), result["bundle"], device="cpu")
     assert all(250 * 0.5 < s["voxels"] < 250 * 2 for s in found.segments)  # a ball of radius 4 has about 257 voxels
+
+
+def test_evaluate_leaves_trained_cases_out(config_file, balls, tmp_path):
+    bundle = run({"config": str(config_file()), "output": str(tmp_path)}, Report())["bundle"]
+    events = []
+    result = evaluate.run({"model": bundle, "data": str(balls)}, Report(events.append))
+    provenance = open_bundle(bundle).data["provenance"]
+    assert result["cases"] == provenance["validation_cases"]
+    assert any("were trained on and are left out" in e.get("text", "") for e in events)
+    # the card was written from the weights before they were rounded to half precision
+    for ours, card in zip(result["values"], open_bundle(bundle).data["metrics"]["values"], strict=True):
+        assert (ours["structure"], ours["name"], ours["n"]) == (card["structure"], card["name"], card["n"])
+        assert ours["mean"] == pytest.approx(card["mean"], rel=0.05, abs=0.01, nan_ok=True)
 
 
 def test_resume_goes_on_with_the_same_losses(config_file, tmp_path):

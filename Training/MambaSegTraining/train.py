@@ -69,7 +69,8 @@ def train(config: TrainConfig, output: Path, report, resume: bool = False) -> tu
     loop(config, state, source, validation, device, report, output / "checkpoint.pt")
 
     state.model.load_state_dict(state.best_weights)
-    table = evaluate.full_table(state.model.eval(), validation, config.model["labels"], config.recipe, device, report)
+    network, labels = state.model.eval(), config.model["labels"]
+    table = evaluate.full_table(network, validation, len(validation), labels, config.recipe, device, report)
     write_bundle(bundle, describe(config, state, names, table), numpy_weights(state.best_weights))
     return state, bundle
 
@@ -183,7 +184,7 @@ def learn(config: TrainConfig, state: RunState, images, labels) -> float:
 def validate(config: TrainConfig, state: RunState, cases, device, report) -> None:
     """Mean Dice over the validation cases; keeps the weights when it is the best so far."""
     values = [label["value"] for label in config.model["labels"]]
-    scores = evaluate.mean_dice(state.model.eval(), cases, values, config.recipe, device, _OnlyCancel(report))
+    scores = evaluate.mean_dice(state.model.eval(), cases, values, config.recipe, device, report)
     mean = sum(scores.values()) / len(scores)
     report.metric(state.step, "validation Dice", mean)
     row = {"step": state.step, "time_s": round(state.time_s), "loss": round(sum(state.losses) / len(state.losses), 4)}
@@ -194,19 +195,6 @@ def validate(config: TrainConfig, state: RunState, cases, device, report) -> Non
     if mean > state.best_score:
         state.best_score, state.best_step = mean, state.step
         state.best_weights = {k: v.detach().cpu().clone() for k, v in state.model.state_dict().items()}
-
-
-class _OnlyCancel:
-    """Passes the wish to stop through, and keeps a prediction's own progress out of the training's."""
-
-    def __init__(self, report):
-        self.check_cancelled = report.check_cancelled
-
-    def progress(self, *_):
-        self.check_cancelled()
-
-    def message(self, *_):
-        pass
 
 
 def numpy_weights(weights: dict) -> dict:
