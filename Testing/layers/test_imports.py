@@ -13,7 +13,8 @@ TORCH = {"torch", "monai", "safetensors", "triton", "torchvision"}
 KERNELS = {"mamba_ssm", "causal_conv1d", "triton", "numba", "llvmlite", "torchvision"}
 TORCH_FREE = {
     *("audit", "bundle", "bundle_schema", "card", "catalogue", "corrections", "errors", "image", "job", "label_file"),
-    *("metrics", "review", "roi", "volume", "worker"),
+    *("dicom_series", "metrics", "nifti_check", "postprocessing", "preprocessing", "regrid", "review", "roi"),
+    *("volume", "worker"),
 }
 
 

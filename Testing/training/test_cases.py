@@ -50,6 +50,11 @@ def test_missing_data_is_named(balls, tmp_path):
 def test_bad_configurations_are_named(config_file, tmp_path):
     with pytest.raises(UserError, match="optimizer: expected"):
         read_config(config_file(optimizer="lion"))
+    with pytest.raises(UserError, match=r"values of model.labels: expected 1, 2, 3"):
+        config = json.loads(config_file().read_text())
+        config["model"]["labels"][1]["value"] = 7
+        (tmp_path / "gap.json").write_text(json.dumps(config))
+        read_config(tmp_path / "gap.json")
     with pytest.raises(UserError, match="unknown fields.*stepps"):
         read_config(config_file(stepps=3))
     (tmp_path / "broken.json").write_text("{")

@@ -51,6 +51,8 @@ class TrainConfig:
         _expect("schedule", self.schedule, "'cosine' or 'poly'", self.schedule in ("cosine", "poly"))
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             _expect(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        values = [label["value"] for label in self.model["labels"]]
+        _expect("values of model.labels", values, "1, 2, 3 ...", values == list(range(1, len(values) + 1)))
         _expect("validation_share", self.validation_share, "0 to 1", 0 < self.validation_share < 1)
 
     @property
@@ -60,8 +62,8 @@ class TrainConfig:
 
     @property
     def classes(self) -> int:
-        """Output channels: background and one per label value."""
-        return 1 + max(label["value"] for label in self.model["labels"])
+        """Output channels: background and one per label."""
+        return 1 + len(self.model["labels"])
 
     @property
     def recipe(self) -> dict:
