@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn, sigmoid
 
-from ..blocks.conv import crop_end, pad_end
+from ..blocks.any_size import AnySizeNetwork
+from ..blocks.conv import pad_end
 from ..blocks.mixers import Mamba
 from ..blocks.vss import VSSBlock
 from .registry import Figure, NetworkSpec, register
@@ -159,7 +160,7 @@ class MambaAttention(nn.Module):
         return of_class, of_pixel.view(-1, SCALES, 1, *features[0].shape[2:])
 
 
-class AttentionMamba(nn.Module):
+class AttentionMamba(AnySizeNetwork):
     """Attention-Mamba.
 
     Args:
@@ -171,6 +172,8 @@ class AttentionMamba(nn.Module):
         states: N of all scans.
         mamba: False: branches pass their input on, the attention has no mixers.
     """
+
+    divisor = (1, 1)
 
     def __init__(
         self,
@@ -238,24 +241,19 @@ class AttentionMamba(nn.Module):
         of_class, of_pixel = self.attention(features)
         return (torch.stack(scores, dim=1) * of_class * of_pixel).sum(1), scores
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, c, H, W) of any size -> logits (B, K, H, W)."""
-        padded = _large_enough(x)
-        fused, _ = self._outputs(self._aligned(padded))
-        return crop_end(resize(fused, padded.shape[2:]), x.shape[2:])
+    def pad(self, x: Tensor) -> Tensor:
+        """Any size goes, but for tiny images, whose coarsest level would be a single pixel."""
+        height, width = x.shape[2:]
+        return x if max(height, width) >= SMALLEST else pad_end(x, (height, SMALLEST))
 
-    def forward_multiscale(self, x: Tensor) -> list[Tensor]:
-        """The nine outputs of training, all (B, K, H, W): fused, four branches, four before their branches."""
-        padded = _large_enough(x)
+    def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
+        """Fused logits; with ``all_scales`` the nine outputs of training: fused, four branches, four before theirs."""
         aligned = self._aligned(padded)
         fused, scores = self._outputs(aligned)
-        early = [head(f) for head, f in zip(self.early_heads, aligned, strict=True)]
-        return [crop_end(resize(o, padded.shape[2:]), x.shape[2:]) for o in (fused, *scores, *early)]
-
-
-def _large_enough(x: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    return x if max(height, width) >= SMALLEST else pad_end(x, (height, SMALLEST))
+        outputs = [fused]
+        if all_scales:
+            outputs += scores + [head(f) for head, f in zip(self.early_heads, aligned, strict=True)]
+        return [resize(output, padded.shape[2:]) for output in outputs]
 
 
 AUTHORS_NAMES = (

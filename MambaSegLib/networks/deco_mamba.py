@@ -14,7 +14,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, cat, nn, sigmoid
 
-from ..blocks.conv import crop_end, pad_to_multiple
+from ..blocks.any_size import AnySizeNetwork
+from ..blocks.conv import pad_to_multiple
 from ..blocks.vss import VSSBlock
 from ..ops.deform_conv import deform_conv2d
 from . import pvt_v2, swin
@@ -202,7 +203,7 @@ class DecoderStage(nn.Module):
         return self.refine(self.scan(x if self.gate is None else self.gate(skip, x)))
 
 
-class DecoMamba(nn.Module):
+class DecoMamba(AnySizeNetwork):
     """Deco-Mamba; the output of every decoder stage is as wide as the skip it fused.
 
     Args:
@@ -218,6 +219,8 @@ class DecoMamba(nn.Module):
         drop_path: stochastic depth of the VSSMBs.
         states: N of their scans.
     """
+
+    divisor = (STRIDE, STRIDE)
 
     def __init__(
         self,
@@ -280,18 +283,14 @@ class DecoMamba(nn.Module):
             features.insert(0, stage(features[0], skip))
         return features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) of any size -> logits (B, K, H, W)."""
-        padded = pad_to_multiple(x, (STRIDE, STRIDE))
-        return crop_end(self.head(self._decode(padded)[0]), x.shape[2:])
+    def pad(self, x: Tensor) -> Tensor:
+        """To multiples of the divisor, with two pixels or more at the coarsest level for its batch norms."""
+        return pad_to_multiple(x, self.divisor)
 
-    def forward_multiscale(self, x: Tensor) -> list[Tensor]:
-        """Logits, and those of the distribution heads at 1/2, 1/4, ... 1/32; level i is (B, K, ceil(H/2^i), ...)."""
-        padded = pad_to_multiple(x, (STRIDE, STRIDE))
-        heads = [self.head, *self.distribution_heads]
-        outputs = [head(feature) for head, feature in zip(heads, self._decode(padded), strict=False)]
-        sizes = [[-(-n // 2**i) for n in x.shape[2:]] for i in range(len(outputs))]
-        return [crop_end(output, size) for output, size in zip(outputs, sizes, strict=True)]
+    def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
+        """Logits, and with ``all_scales`` those of the distribution heads at 1/2, 1/4, ... 1/32."""
+        heads = [self.head, *self.distribution_heads] if all_scales else [self.head]
+        return [head(feature) for head, feature in zip(heads, self._decode(padded), strict=False)]
 
 
 PAPER = (
