@@ -3,13 +3,16 @@
 from . import (  # noqa: F401  (importing a network's file registers its variants)
     attention_mamba,
     deco_mamba,
+    lightm_unet,
     mamba_unet,
     mm_unet,
     plain_unet,
     segmamba,
     swin_umamba,
+    ultralight_vm_unet,
     umamba,
     vm_unet,
+    vmamba,
 )
 from .registry import Figure, NetworkSpec, create, names, spec
 

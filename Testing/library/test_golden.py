@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from MambaSegLib.networks import create, spec
+from MambaSegLib.networks.vmamba import rename_upstream_keys
 
 TOLERANCE = 1e-4
 ILL_CONDITIONED = {"umamba_enc_3d": 5e-4}  # its stored fp32 output is 3.9e-4 from the same network in fp64
@@ -35,6 +36,9 @@ CASES = {  # tag: (network, hyper-parameters)
     "swin_umamba_d_in1": ("swin_umamba_d", {}),
     "swin_umamba_d_in3": ("swin_umamba_d", {}),
     "segmamba": ("segmamba", {}),
+    "lightm_unet_2d": ("lightm_unet_2d", {}),
+    "lightm_unet_3d": ("lightm_unet", {}),
+    "ultralight_vm_unet": ("ultralight_vm_unet", {}),
     "vmunet_isic": ("vm_unet", {}),
     "vmunet_synapse": ("vm_unet", {}),
     "mamba_unet": ("mamba_unet", {}),
@@ -101,3 +105,40 @@ def test_golden(golden, tag):
     difference = worst_difference(folder, tag, outputs)
     print(f"{tag}: {difference:.1e}")
     assert difference < ILL_CONDITIONED.get(tag.removesuffix("_ds"), TOLERANCE)
+
+
+@pytest.mark.parametrize("tag", ["vmamba_t_v0", "vmamba_t_s1l8", "vmamba_t_s2l5"])
+@torch.inference_mode()
+def test_golden_backbone(golden, tag):
+    """Four features of each generation of VMamba, its ImageNet weights loaded as a user would."""
+    folder, index, weights = golden
+    entry = index[tag]
+    with torch.device("meta"):
+        network = create(tag, entry["input"][1], 4).eval()
+    backbone = network.backbone.to_empty(device="cpu")
+    network.load_backbone(authors_weights(entry, weights))
+    classifier = sum(np.prod(s) for k, s in entry["state_dict"].items() if k.startswith("classifier."))
+    assert sum(p.numel() for p in backbone.parameters()) == entry["params"] - classifier
+    difference = worst_difference(folder, tag, backbone(weights.image(*entry["input"])))
+    print(f"{tag}: {difference:.1e}")
+    assert difference < TOLERANCE
+
+
+def test_vmamba_v0_names():
+    """The file of January 2024 has other names than the code of today, which are ours."""
+    old = {
+        "patch_embed.proj.weight",
+        "patch_embed.norm.bias",
+        "layers.0.blocks.1.ln_1.weight",
+        "head.bias",
+        "norm.bias",
+    }
+    old.add("layers.3.blocks.0.self_attention.A_logs")
+    assert set(rename_upstream_keys(dict.fromkeys(old))) == {
+        "patch_embed.0.weight",
+        "patch_embed.2.bias",
+        "layers.0.blocks.1.norm.weight",
+        "layers.3.blocks.0.op.A_logs",
+        "classifier.head.bias",
+        "classifier.norm.bias",
+    }
