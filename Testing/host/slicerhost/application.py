@@ -10,7 +10,6 @@ from pathlib import Path
 
 import slicer
 import slicer.util
-import vtk
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
@@ -81,7 +80,7 @@ class CppModule:
 
 
 class Application(QtWidgets.QApplication):
-    """slicer.app. `dialogs`, `problems`, `packaging` and `opened_urls` are for the tests."""
+    """slicer.app. `dialogs`, `problems` and `opened_urls` are for the tests."""
 
     DOUBLE_OF_CPP = False  # tests may hang things on it
 
@@ -94,7 +93,13 @@ class Application(QtWidgets.QApplication):
         self.dialogs, self.problems, self.opened_urls = dialogs.dialogs, errors.problems, qt_module.opened_urls
         self._scene, self._logic = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
         self._manager, self._window = ModuleManager(), MainWindow()
+        self._layout = self._io = None
         self._loaded: list[str] = []
+
+    def start_managers(self) -> None:
+        """Needs the module logics."""
+        self._layout = LayoutManager(self._scene, self._logic)
+        self._io = IOManager(self._scene, self._logic)
 
     def mrmlScene(self):
         return self._scene
@@ -233,28 +238,29 @@ def _start_settings(home: Path) -> None:
     QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(home))
 
 
+def _install_widgets() -> None:
+    """Put the doubles into `ctk` and `slicer`; importing their modules registers them."""
+    for name in ("widgets_ctk", "widgets_mrml", "widgets_segments"):
+        importlib.import_module(f"slicerhost.{name}")
+    ctk = sys.modules["ctk"] = types.ModuleType("ctk")
+    for name, cls in DOUBLES.items():
+        setattr(ctk if name.startswith("ctk") else slicer, name, cls)
+
+
 def start() -> Application:
     """The application of this process; the first call makes it."""
     existing = QtWidgets.QApplication.instance()
     if isinstance(existing, Application):
         return existing
-    from . import widgets_ctk, widgets_mrml, widgets_segments
-
     errors.catch_vtk_errors()
     errors.catch_qt_warnings()
     errors.catch_python_errors()
     home = make_home()
     _start_settings(home)
     app = slicer.app = Application(home)
-    ctk = types.ModuleType("ctk")
-    for name, cls in DOUBLES.items():
-        setattr(ctk if cls.__module__ == widgets_ctk.__name__ else slicer, name, cls)
-    sys.modules["ctk"] = ctk
-    assert issubclass(widgets_segments.qMRMLSegmentSelectorWidget, widgets_mrml.qMRMLWidget)
-    scripted_module.install()
     slicer.mrmlScene = app.mrmlScene()
+    _install_widgets()
+    scripted_module.install()
     _start_logics(app, home)
-    app._layout = LayoutManager(app.mrmlScene(), app.applicationLogic())
-    app._io = IOManager(app.mrmlScene(), app.applicationLogic())
-    vtk.vtkObject.GlobalWarningDisplayOn()
+    app.start_managers()
     return app

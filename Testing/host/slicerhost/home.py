@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 def make_home() -> Path:
     """A folder like Slicer's: bin/PythonSlicer (a launcher whose child is this Python), share, temp."""
     home = Path(tempfile.mkdtemp(prefix="slicerhost-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     for name in ("bin", "temp", "share"):
         (home / name).mkdir()
     launcher = home / "bin" / "PythonSlicer"

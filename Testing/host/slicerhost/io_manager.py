@@ -51,7 +51,9 @@ class IOManager:
     def _load_scene(self, properties: dict) -> bool:
         path = properties["fileName"]
         if path.endswith(".mrb"):
-            return bool(self._application_logic.OpenSlicerDataBundle(path, tempfile.mkdtemp()))
+            return bool(
+                self._application_logic.OpenSlicerDataBundle(path, tempfile.mkdtemp(dir=slicer.app.temporaryPath))
+            )
         self._scene.SetURL(path)
         return bool(self._scene.Import() if properties.get("clear") is False else self._scene.Connect())
 

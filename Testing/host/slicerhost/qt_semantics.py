@@ -211,10 +211,12 @@ def _find_child(plain):
     return find
 
 
-def _keep_none_alive() -> None:
-    """PySide6 6.12 on Python < 3.12 gives up one reference to None with each None it returns, until Python aborts."""
+def _keep_constants_alive() -> None:
+    """PySide6 6.12 gives up a reference to None with each None it returns: before Python 3.12, where None became
+    immortal, the process aborts when its last one is gone, at the latest at exit; True and False likewise."""
     if sys.version_info < (3, 12) and sys.implementation.name == "cpython":
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+        for constant in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 _installed = False
@@ -225,7 +227,7 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    _keep_none_alive()
+    _keep_constants_alive()
     classes = qobject_classes()
     _install_properties(classes)
     _install_attribute_access(classes)
