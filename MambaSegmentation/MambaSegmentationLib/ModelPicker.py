@@ -99,7 +99,7 @@ def _cardHtml(entry: catalogue.Entry | None) -> str:
         (_("Input"), "<br>".join(escape(_inputText(i)) for i in data["inputs"])),
         (_("Measured"), _measured(data["metrics"])),
         (_("Limits"), escape(data["limitations"])),
-        (_("Training data"), escape(data["provenance"]["data"])),
+        (_("Trained on"), escape(data["provenance"]["data"])),
         (_("Licence"), escape(_licence(data["licence"]))),
         (_("Version"), escape(f"{data['version']}  ({data['id']}, {data['network']['name']})")),
     ]

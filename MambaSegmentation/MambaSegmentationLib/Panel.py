@@ -1,4 +1,4 @@
-"""Widgets <-> parameter node, what may be pressed when, and progress. Decides nothing about images."""
+"""Widgets <-> parameter node, and what may be pressed when. Decides nothing about images."""
 
 import sys
 
@@ -8,14 +8,13 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from MambaSegLib.errors import UserError
-
-from . import Dependencies, SceneIO
+from . import SceneIO
 from .ModelPicker import ModelPicker
+from .PanelRun import PanelRun
 from .PanelState import PanelState
 from .ResultView import ResultView
 from .RunView import RunView
-from .SegmentLogic import Problem, SegmentLogic, modelFolders
+from .SegmentLogic import SegmentLogic, modelFolders
 
 LAST_MODEL_SETTING = "MambaSegmentation/lastModel"
 
@@ -39,12 +38,12 @@ class Panel(VTKObservationMixin):
     def __init__(self, ui, logic: SegmentLogic, getParameterNode, requirementsFile: str):
         VTKObservationMixin.__init__(self)
         self.ui, self.logic = ui, logic
-        self._getParameterNode, self._requirementsFile = getParameterNode, requirementsFile
+        self._getParameterNode = getParameterNode
         self._isReading = False
         self._isClosing = False
-        self._warnings: list[str] = []
         self.state = PanelState(getParameterNode())
         self.runView = RunView(ui)
+        self.runner = PanelRun(ui, logic, self.runView, requirementsFile, self._update, self._onFinished)
         self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, modelFolders, self._onChoice)
         for text, device in _devices():
@@ -53,7 +52,6 @@ class Panel(VTKObservationMixin):
         self._soon.setSingleShot(True)
         self._connect()
         self._observeScene()
-        logic.worker.onLog = self.runView.log
         self._bind()
 
     def refresh(self) -> None:
@@ -78,10 +76,8 @@ class Panel(VTKObservationMixin):
         ui.deviceSelector.connect("currentIndexChanged(int)", self._onChoice)
         ui.showSurfaceCheckBox.connect("toggled(bool)", self._onShowSurface)
         ui.fitRoiButton.connect("clicked()", self._onFitRoi)
-        ui.segmentButton.connect("clicked()", self.onSegment)
-        ui.cancelButton.connect("clicked()", self.onCancel)
-        ui.installButton.connect("clicked()", self._onInstall)
-        self._soon.connect("timeout()", self._afterNodeAdded)
+        ui.segmentButton.connect("clicked()", self._onSegment)
+        self._soon.connect("timeout()", self._onSoon)
 
     def _onChoice(self) -> None:
         """Some input was chosen: remember all of them."""
@@ -93,7 +89,20 @@ class Panel(VTKObservationMixin):
         if self.models.chosen:
             self.state.modelId = self.models.chosen
             qt.QSettings().setValue(LAST_MODEL_SETTING, self.models.chosen)
+        self._observeInputs()
         self._update()
+
+    def _observeInputs(self) -> None:
+        """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
+        self.removeObservers(self._onInputModified)
+        volume, roi = self.state.inputVolume, self.state.roi
+        if volume:
+            self.addObserver(volume, volume.ImageDataModifiedEvent, self._onInputModified)
+        for node in filter(None, (volume, roi)):
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onInputModified)
+
+    def _onInputModified(self, caller, event) -> None:
+        self._soon.start(0)
 
     def _onRoi(self) -> None:
         roi, volume = self.ui.roiSelector.currentNode(), self.ui.volumeSelector.currentNode()
@@ -104,6 +113,9 @@ class Panel(VTKObservationMixin):
     def _onFitRoi(self) -> None:
         SceneIO.fitRoi(self.state.roi, self.state.inputVolume)
         self._update()
+
+    def _onSegment(self) -> None:
+        self.runner.start(self.state)
 
     def _onShowSurface(self, isShown: bool) -> None:
         self.state.showSurface = isShown
@@ -161,69 +173,11 @@ class Panel(VTKObservationMixin):
         running = _("A segmentation is running.") if isRunning else ""
         ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
 
-    # The run
-
-    def onSegment(self) -> None:
-        self._warnings.clear()
-        self.runView.begin(_("Starting..."))
-        self.runView.log(
-            _("{model} on {volume}").format(model=self.state.modelId, volume=self.state.inputVolume.GetName())
-        )
-        self.logic.start(
-            self.state.inputVolume,
-            self.state.modelId,
-            self.state.roi,
-            self.state.device,
-            onProgress=self.runView.progress,
-            onMessage=self._onMessage,
-            onFinished=self._onFinished,
-            onFailed=self._onFailed,
-            onCancelled=self._onCancelled,
-        )
-        self._update()
-
-    def onCancel(self) -> None:
-        self.ui.cancelButton.enabled = False
-        self.ui.stepLabel.text = _("Stopping...")
-        self.logic.cancel()
-
-    def _onMessage(self, text: str, level: str) -> None:
-        if level == "warning":
-            self._warnings.append(text)
-            self.runView.message("warning", "\n".join(self._warnings))
-        else:
-            self.runView.step(text)
-
-    def _onFinished(self, segmentationNode, result: dict) -> None:
-        self.runView.end()
+    def _onFinished(self, segmentationNode) -> None:
         self.state.resultSegmentation = segmentationNode
         if self.state.showSurface:
             SceneIO.showSurface(segmentationNode, True)
         self.resultView.show(segmentationNode)
-        self.runView.log(_("Done in {s:.1f} s on {device}.").format(s=result["time_s"], device=result["device"]))
-        self._update()
-
-    def _onFailed(self, problem: Problem) -> None:
-        self.runView.end()
-        package = Dependencies.missingPackage(problem.message)
-        hint = _("Press the button to install it; you will be asked first.") if package else problem.hint
-        self.runView.message("error", problem.message, hint, problem.details, canInstall=bool(package))
-        self._update()
-
-    def _onCancelled(self, reason: str) -> None:
-        self.runView.end()
-        self.runView.message("info", reason or _("Stopped. Nothing in the scene was changed."))
-        self._update()
-
-    def _onInstall(self) -> None:
-        try:
-            isInstalled = Dependencies.install(self._requirementsFile)
-        except UserError as error:
-            self.runView.message("error", error.message, error.hint, canInstall=True)
-            return
-        if isInstalled:
-            self.logic.worker.quit()  # a new worker sees the new packages
-            self.runView.message("info", _("The packages are installed. Press Segment."))
 
     # The scene
 
@@ -238,9 +192,9 @@ class Panel(VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, caller, event, node) -> None:
         if node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsBatchProcessing():
-            self._soon.start(0)  # the loader has not put the image in yet
+            self._soon.start(0)  # later, as the loader has not put the image in yet
 
-    def _afterNodeAdded(self) -> None:
+    def _onSoon(self) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
             self._takeOnlyVolume()
             self._update()

@@ -5,12 +5,10 @@ import time
 import qt
 from slicer.i18n import tr as _
 
-# Translucent, so that the text keeps the palette's colour in a light and in a dark Slicer.
-_FRAME_STYLES = {
-    "error": "rgba(200, 60, 50, {alpha})",
-    "warning": "rgba(220, 150, 20, {alpha})",
-    "info": "rgba(60, 130, 200, {alpha})",
-}
+_COLOURS = {"error": (200, 60, 50), "warning": (220, 150, 20), "info": (60, 130, 200)}
+# The frame's tint is translucent and nothing but the ground is coloured: text and buttons follow Slicer's light or dark
+# palette, also when the user changes it.
+_TINT_ALPHA = 40
 _MIN_SECONDS_TO_JUDGE = 1.0
 
 
@@ -42,6 +40,13 @@ def timeText(seconds: float | None) -> str:
     if seconds >= 90:
         return _("about {n} min left").format(n=round(seconds / 60))
     return _("about {n} s left").format(n=max(1, round(seconds)))
+
+
+def _colour(widget, ground) -> None:
+    palette = qt.QPalette()
+    palette.setColor(qt.QPalette.Window, ground)
+    widget.setPalette(palette)
+    widget.setAutoFillBackground(True)
 
 
 class RunView:
@@ -87,10 +92,8 @@ class RunView:
 
     def message(self, level: str, text: str, hint: str = "", details: str = "", canInstall: bool = False) -> None:
         """Show a message in the panel; level is "error", "warning" or "info"."""
-        colour = _FRAME_STYLES[level]
-        edge, bar, ground = (colour.format(alpha=alpha) for alpha in (140, 230, 36))
-        rule = f"border: 1px solid {edge}; border-left: 5px solid {bar}; border-radius: 3px; background: {ground};"
-        self._ui.messageFrame.setStyleSheet(f"QFrame#messageFrame {{ {rule} }}")
+        _colour(self._ui.messageFrame, qt.QColor(*_COLOURS[level], _TINT_ALPHA))
+        _colour(self._ui.messageBar, qt.QColor(*_COLOURS[level]))
         self._ui.messageLabel.setTextFormat(qt.Qt.PlainText)
         self._ui.messageLabel.text = "\n".join(filter(None, [text, hint]))
         self._details = "\n".join(filter(None, [text, hint, details]))

@@ -157,9 +157,24 @@ def roiBounds(roiNode, volumeNode) -> tuple[list[float], str]:
     )
     corners = np.array([toVolume.TransformPoint(corner) for corner in corners]) * _RAS_TO_LPS
     low, high = corners.min(axis=0), corners.max(axis=0)
+    _checkOverlap(roiNode, volumeNode, low, high)
     isTurned = not np.isclose(corners, np.where(corners < (low + high) / 2, low, high), atol=0.01).all()
     note = _("The region is turned against the volume's axes: the box around it is segmented.") if isTurned else ""
     return np.c_[low, high].ravel().tolist(), note
+
+
+def _checkOverlap(roiNode, volumeNode, low, high) -> None:
+    """Raises UserError when the box (LPS mm, the volume's own coordinates) does not meet the volume."""
+    size = np.array(volumeNode.GetImageData().GetDimensions())
+    ends = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in size), [1.0], indexing="ij")).reshape(4, -1)
+    outline = (ijkToRas(volumeNode) @ ends)[:3].T * _RAS_TO_LPS
+    if (low >= outline.max(axis=0)).any() or (high <= outline.min(axis=0)).any():
+        raise UserError(
+            _("The region '{roi}' lies outside the volume '{volume}'.").format(
+                roi=roiNode.GetName(), volume=volumeNode.GetName()
+            ),
+            _("Move it onto the image, or press 'Fit to volume'."),
+        )
 
 
 def roiHasSize(roiNode) -> bool:

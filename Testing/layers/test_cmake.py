@@ -58,7 +58,12 @@ def configured(tmp_path_factory) -> str:
     (slicer / "Use.cmake").write_text("")
     (slicer / "End.cmake").write_text(END)
     build = tmp_path_factory.mktemp("build")
-    options = [f"-DSlicer_DIR={slicer}", "-DBUILD_TESTING=ON", "-DCMAKE_C_COMPILER_WORKS=1", "-DCMAKE_CXX_COMPILER_WORKS=1"]
+    options = [
+        f"-DSlicer_DIR={slicer}",
+        "-DBUILD_TESTING=ON",
+        "-DCMAKE_C_COMPILER_WORKS=1",
+        "-DCMAKE_CXX_COMPILER_WORKS=1",
+    ]
     done = subprocess.run([cmake, "-S", ROOT, "-B", build, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -72,7 +77,8 @@ def test_every_source_and_resource_is_installed(configured):
     installed = listed(configured, "INSTALL")
     expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / "MambaSegLib").rglob("*.py")}
     training = ROOT / "Training"
-    expected |= {p.relative_to(training).as_posix() for p in training.rglob("*.py")}
+    sources = [*training.rglob("*.py"), *training.glob("MambaSegTraining/recipes/*.json")]
+    expected |= {p.relative_to(training).as_posix() for p in sources}
     module = ROOT / "MambaSegmentation"
     expected |= {p.relative_to(module).as_posix() for p in module.rglob("*") if p.is_file()}
     expected |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "MambaSegLib" / "models").glob("*/*")}

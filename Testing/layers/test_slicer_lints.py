@@ -1,4 +1,4 @@
-"""What runs in a stand-in for Slicer but fails in the real one (PythonQt), and what must not be in its process at all."""
+"""What runs in a stand-in for Slicer but fails in the real one (PythonQt), or must not be in its process at all."""
 
 import ast
 from pathlib import Path
@@ -36,7 +36,9 @@ def problems_of(source: str) -> list[str]:
     for line, name in _imported(tree):
         package = name.split(".")[0]
         if package in ("threading", "multiprocessing", "concurrent", "asyncio"):
-            found.append(f"{line}: {package}: threads starve while Slicer's event loop idles; use the worker or a QTimer")
+            found.append(
+                f"{line}: {package}: threads starve while Slicer's event loop idles; use the worker or a QTimer"
+            )
         if package in HEAVY:
             found.append(f"{line}: {package} must not be imported into Slicer's process")
         if package == "MambaSegLib" and name.split(".")[1] not in TORCH_FREE:

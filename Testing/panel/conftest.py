@@ -95,7 +95,7 @@ def load_module(application, model_folder: Path):
 
 @pytest.fixture(scope="module")
 def loaded_module(host_application, model_folder, tmp_path_factory):
-    """One module and one warm worker for all tests of a file, as in a Slicer that stays open; no models of this user."""
+    """One module and one warm worker for all tests of a file, as in a Slicer that stays open."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("home")))
         yield load_module(host_application, model_folder)

@@ -1,4 +1,4 @@
-"""Writes models with random weights for the panel's tests: python make_models.py FOLDER. Needs torch, unlike the tests."""
+"""Writes models with random weights for the panel's tests: python make_models.py FOLDER. Unlike them it needs torch."""
 
 import sys
 from pathlib import Path

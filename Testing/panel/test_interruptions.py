@@ -1,4 +1,4 @@
-"""What stops a run: the user, a dying worker, a closed scene, a removed volume, a missing package. The scene stays whole."""
+"""What stops a run (user, dying worker, closed scene, removed volume, missing package) leaves the scene whole."""
 
 import os
 import signal
@@ -140,8 +140,9 @@ def test_torch_comes_from_the_pytorch_extension(module, monkeypatch):
     import sys
     import types
 
-    from MambaSegLib.errors import UserError
     from MambaSegmentationLib import Dependencies
+
+    from MambaSegLib.errors import UserError
 
     requirements = module.resourcePath("requirements.txt")
     asked = []

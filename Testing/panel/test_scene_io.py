@@ -108,7 +108,7 @@ def test_volume_without_image(scene_io):
 def test_roi_bounds(scene_io):
     import slicer
 
-    volume = volume_from(np.zeros((20, 20, 20), np.float32))
+    volume = volume_from(np.zeros((40, 40, 40), np.float32))
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     with pytest.raises(Exception, match="no size"):
         scene_io.roiBounds(roi, volume)
@@ -120,6 +120,18 @@ def test_roi_bounds(scene_io):
     assert np.allclose(scene_io.roiBounds(roi, volume)[0], [-6, -4, -22, -18, 27, 33])
     roi.SetAndObserveTransformNodeID(shifted(-3).GetID())
     assert np.allclose(scene_io.roiBounds(roi, volume)[0], [-3, -1, -22, -18, 27, 33])
+
+
+def test_roi_outside_the_volume(scene_io, crop):
+    import slicer
+
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Far away")
+    roi.SetRadiusXYZ(5, 5, 5)
+    roi.SetXYZ(300, 0, 0)
+    with pytest.raises(Exception, match="'Far away' lies outside the volume 'Left hippocampus'"):
+        scene_io.roiBounds(roi, crop)
+    crop.SetAndObserveTransformNodeID(shifted(320).GetID())
+    assert scene_io.roiBounds(roi, crop)
 
 
 def test_turned_roi_becomes_the_box_around_it(scene_io):
@@ -152,6 +164,7 @@ def test_fitted_roi_is_the_whole_volume(scene_io, crop):
 
 def test_unreadable_result_leaves_nothing_in_the_scene(scene_io, crop, tmp_path):
     import slicer
+
     from MambaSegLib.errors import UserError
 
     path = tmp_path / "broken.seg.nrrd"

@@ -128,6 +128,10 @@ def test_new_region_can_be_seen_at_once(user, crop):
     roi.RemoveAllControlPoints()
     user.panel._update()
     assert "Fit to volume" in user.ui.hintLabel.text and not user.ui.segmentButton.enabled
+    roi.SetXYZ(*expected[::2])  # placed by hand in a view
+    roi.SetRadiusXYZ(5, 5, 5)
+    slicer.app.processEvents()
+    assert user.ui.segmentButton.enabled and not user.ui.hintLabel.visible
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode") == 1
 
 
@@ -155,4 +159,6 @@ def test_everything_is_explained_and_reachable_by_keyboard(user, host_applicatio
         widget = getattr(user.ui, name)
         assert widget.toolTip, f"{name} has no tooltip"
         inside = [widget, *widget.findChildren(QtWidgets.QWidget)]
-        assert any(int(w.focusPolicy) & int(QtCore.Qt.TabFocus) for w in inside), f"{name} is out of the keyboard's reach"
+        assert any(int(w.focusPolicy) & int(QtCore.Qt.TabFocus) for w in inside), (
+            f"{name} is out of the keyboard's reach"
+        )

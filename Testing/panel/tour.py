@@ -1,0 +1,154 @@
+"""Pictures of the panel in every state, and of the views with a result: python Testing/panel/tour.py OUTPUT_FOLDER
+
+By default the model 'hippocampus' on the MNI152 head that nilearn carries, in a region around both hippocampi.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent / "host"))
+
+PANEL_WIDTH = 420
+# Around both hippocampi of the MNI152 head, LPS mm: xmin xmax ymin ymax zmin zmax.
+REGION = (-40.0, 40.0, 0.0, 45.0, -32.0, 8.0)
+CENTER_RAS = (-26.0, -20.0, -16.0)
+
+
+def head_file() -> Path:
+    folder = Path(importlib.util.find_spec("nilearn").submodule_search_locations[0]) / "datasets" / "data"
+    return next(folder.glob("mni_icbm152_t1_*.nii.gz"))
+
+
+def dark_palette():
+    from PySide6 import QtGui
+
+    palette = QtGui.QPalette()
+    roles = {"Window": 0x35, "Base": 0x2A, "AlternateBase": 0x30, "Button": 0x3C, "ToolTipBase": 0x2A}
+    for name, grey in roles.items():
+        palette.setColor(getattr(QtGui.QPalette, name), QtGui.QColor(grey, grey, grey))
+    for name in ("WindowText", "Text", "ButtonText", "ToolTipText", "BrightText"):
+        palette.setColor(getattr(QtGui.QPalette, name), QtGui.QColor(230, 230, 230))
+    for name in ("Text", "WindowText", "ButtonText"):
+        palette.setColor(QtGui.QPalette.Disabled, getattr(QtGui.QPalette, name), QtGui.QColor(130, 130, 130))
+    palette.setColor(QtGui.QPalette.PlaceholderText, QtGui.QColor(150, 150, 150))
+    palette.setColor(QtGui.QPalette.Highlight, QtGui.QColor(42, 130, 218))
+    return palette
+
+
+class Tour:
+    def __init__(self, application, widget, output: Path):
+        self.application, self.widget, self.ui, self.output = application, widget, widget.ui, output
+
+    def picture(self, name: str, scale: float = 1.0, width: int = PANEL_WIDTH) -> None:
+        from PySide6 import QtCore, QtGui
+
+        frame = self.widget.parent
+        for _ in range(3):  # word wrap needs the width before it knows the height
+            self.application.processEvents()
+            height = frame.layout().totalHeightForWidth(width) if frame.layout().hasHeightForWidth() else 0
+            frame.resize(width, max(height, frame.sizeHint().height()))
+        self.application.processEvents()
+        pixmap = QtGui.QPixmap(frame.size * scale)
+        pixmap.setDevicePixelRatio(scale)
+        pixmap.fill(frame.palette.window().color())
+        frame.render(pixmap, QtCore.QPoint(0, 0))
+        pixmap.save(str(self.output / f"{name}.png"))
+        print(self.output / f"{name}.png")
+
+    def choose(self, model: str) -> None:
+        self.widget.panel.models.choose(model)
+        self.widget.panel._onChoice()
+
+    def wait_until(self, condition) -> None:
+        self.application.wait_until(condition, 600)
+
+    def segment(self, pictures: str = "") -> None:
+        self.ui.segmentButton.click()
+        if pictures:
+            logic = self.widget.panel.logic
+            self.wait_until(lambda: not logic.isRunning or (self.ui.timeLabel.text and self.ui.progressBar.value > 15))
+            self.picture(pictures)
+        self.wait_until(lambda: not self.widget.panel.logic.isRunning)
+
+
+def add_region(bounds_lps):
+    import slicer
+
+    x0, x1, y0, y1, z0, z1 = bounds_lps
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Hippocampi")
+    roi.CreateDefaultDisplayNodes()
+    roi.SetXYZ(-(x0 + x1) / 2, -(y0 + y1) / 2, (z0 + z1) / 2)
+    roi.SetRadiusXYZ((x1 - x0) / 2, (y1 - y0) / 2, (z1 - z0) / 2)
+    roi.GetDisplayNode().SetFillVisibility(False)
+    return roi
+
+
+def views(tour: Tour, volume) -> None:
+    from slicerhost import views as host_views
+
+    volume.GetDisplayNode().AutoWindowLevelOn()
+    for name, view in (("view_axial", "Red"), ("view_sagittal", "Yellow"), ("view_coronal", "Green")):
+        print(host_views.save_slice_view(tour.output / f"{name}.png", volume, view, CENTER_RAS, size=(600, 600)))
+    print(host_views.save_3d_view(tour.output / "view_3d.png", size=(600, 600), azimuth_deg=25))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--model", default="hippocampus", help="id of the model, default hippocampus")
+    parser.add_argument("--models", default="", help="further folder with models")
+    parser.add_argument("--python", default="", help="Python with torch, if this one has none")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    from slicerhost import application
+
+    app = application.start()
+    app.reset()
+    settings = app.userSettings()
+    settings.setValue("MambaSegmentation/modelFolders", arguments.models)
+    settings.setValue("MambaSegmentation/pythonExecutable", arguments.python)
+    tour = Tour(app, app.load_module(ROOT / "MambaSegmentation" / "MambaSegmentation.py"), arguments.output)
+    try:
+        run(tour, arguments.model)
+    finally:
+        app.reset()
+
+
+def run(tour: Tour, model: str) -> None:
+    import slicer
+
+    tour.choose(model)
+    tour.picture("panel_empty")
+    volume = slicer.util.loadVolume(str(head_file()), {"name": "MNI152 T1"})
+    tour.wait_until(lambda: tour.ui.volumeSelector.currentNode() is volume)
+    roi = add_region(REGION)
+    tour.ui.roiSelector.setCurrentNode(roi)
+    tour.picture("panel_ready")
+    tour.segment(pictures="panel_running")
+    tour.ui.showSurfaceCheckBox.checked = True
+    roi.GetDisplayNode().SetVisibility(False)
+    tour.picture("panel_done")
+    tour.picture("panel_done_200_percent", scale=2.0)
+    tour.picture("panel_done_narrow", width=300)
+    views(tour, volume)
+    roi.SetXYZ(400, 400, 400)
+    tour.segment()
+    tour.ui.logSection.collapsed = False
+    tour.picture("panel_error")
+    light = tour.application.palette()
+    tour.application.setPalette(dark_palette())
+    tour.picture("panel_error_dark")
+    tour.application.setPalette(light)
+
+
+if __name__ == "__main__":
+    main()
