@@ -129,7 +129,7 @@ def _measured(metrics: dict) -> str:
         if value["mean"] is None:
             continue
         spread = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
-        lines.append(f"{value['structure']}: {value['name']} {value['mean']:.2f}{spread} (n = {value['n']})")
+        lines.append(f"{value['structure']}: {value['name']} {value['mean']:.2f}{spread} (n\u00a0=\u00a0{value['n']})")
     if not lines:
         return _("not measured yet")
     return "<br>".join(escape(line) for line in [*lines, *([metrics["protocol"]] if metrics["protocol"] else [])])

@@ -143,15 +143,15 @@ class Panel(VTKObservationMixin):
 
     def _takeOnlyVolume(self) -> None:
         """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
-        if self.ui.volumeSelector.currentNode() is None and self.ui.volumeSelector.nodeCount() == 1:
-            self.ui.volumeSelector.setCurrentNode(self.ui.volumeSelector.nodeFromIndex(0))
+        volumes = SceneIO.volumes()
+        if self.ui.volumeSelector.currentNode() is None and len(volumes) == 1:
+            self.ui.volumeSelector.setCurrentNode(volumes[0])
 
     def _missing(self) -> str:
         """What the user still has to do before Segment can be pressed; "" if nothing."""
         volume, roi, model = self.state.inputVolume, self.state.roi, self.models.entry
         if volume is None:
-            hasVolume = self.ui.volumeSelector.nodeCount() > 0
-            return _("Choose a volume to start.") if hasVolume else _("Load a volume to start.")
+            return _("Choose a volume to start.") if SceneIO.volumes() else _("Load a volume to start.")
         problem = SceneIO.volumeProblem(volume)
         if problem:
             return f"{problem.message} {problem.hint}"

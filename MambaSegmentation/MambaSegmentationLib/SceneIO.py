@@ -19,6 +19,12 @@ _ANGLE_TOLERANCE = 1e-3
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
+def volumes() -> list:
+    """The scalar volumes of the scene that a user can choose; label maps are none."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [n for n in nodes if n.GetClassName() == "vtkMRMLScalarVolumeNode" and not n.GetHideFromEditors()]
+
+
 def volumeProblem(volumeNode) -> UserError | None:
     """Why this volume cannot be segmented, as far as can be told without looking at its voxels."""
     image = volumeNode.GetImageData()
