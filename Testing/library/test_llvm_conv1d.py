@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scan_cases import everything, worst
 
 from MambaSegLib.ops import llvm_conv1d, llvm_engine
 from MambaSegLib.ops.causal_conv1d import reference
@@ -14,19 +15,6 @@ def operands(batch, length, channels, taps, bias=True, seed=0):
     shapes = [(batch, length, channels), (channels, taps), (channels,)]
     x, weight, offset = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
     return [x, weight, offset if bias else None]
-
-
-def everything(function, tensors, dtype, *options):
-    """[y, gradients of all operands that are there] for a fixed random weighting of y."""
-    inputs = [None if t is None else t.detach().to(dtype, copy=True).requires_grad_() for t in tensors]
-    y = function(*inputs, *options)
-    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(dtype)
-    return [y.detach(), *torch.autograd.grad(y, [t for t in inputs if t is not None], weight)]
-
-
-def worst(ours, truth):
-    pairs = zip(ours, truth, strict=True)
-    return max(((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-300)).item() for a, b in pairs)
 
 
 def assert_equals_reference(tensors, *options):
