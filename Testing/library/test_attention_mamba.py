@@ -163,7 +163,6 @@ def test_without_mamba_no_scan_is_left():
     assert "attention.weigh.weight" in names
 
 
-@pytest.mark.slow
 def test_full_size_forward():
     torch.manual_seed(0)
     network = create("attention_mamba", 1, 9).eval()

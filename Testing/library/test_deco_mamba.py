@@ -226,7 +226,6 @@ def test_registry_says_what_the_papers_say():
     assert figures["Synapse", "mean Dice"] == 0.8507 and figures["ACDC", "mean Dice"] == 0.9235
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deco_mamba_v0", "deco_mamba_v1", "deco_mamba_swin"])
 def test_full_size_forward(name):
     torch.manual_seed(0)
