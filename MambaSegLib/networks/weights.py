@@ -34,7 +34,7 @@ def read_weights(path) -> dict[str, Tensor]:
             raise UserError(f"{path.name} is not a readable safetensors file: {error}.", "Fetch it again.") from error
     else:
         content = _unpickle(path)
-    return _clean(content, path.name)
+    return named_tensors(content, path.name)
 
 
 def _unpickle(path: Path):
@@ -59,7 +59,12 @@ def _numpy_numbers():
     return torch.serialization.safe_globals([*scalars, np.dtype, torch.device, *kinds])
 
 
-def _clean(content, name: str) -> dict[str, Tensor]:
+def named_tensors(content, name: str) -> dict[str, Tensor]:
+    """The tensors of what a file held, wherever its authors keep them, without prefixes and counters.
+
+    Raises:
+        UserError: there are none; ``name`` is the file's, for the message.
+    """
     for container in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(container), dict):
             content = content[container]
