@@ -44,6 +44,7 @@ FINGERPRINTS = tuple(  # the special before the plain
         (("vssm_encoder.", "decoder.concat_back_dim."), "", "swin_umamba_d", f"vssm_encoder.{EMBED}", SEG),
         (("convInit.",), "lightm_unet", "lightm_unet_2d", "convInit.1.conv.weight", "conv_final.2.1.conv.weight"),
         (("vit.gscs.",), "segmamba", "", SWIN_FIRST, "out.conv.conv.weight"),
+        (("layer3.1.mamba_layer.",), "nnmamba", "", "in_conv.conv.0.weight", "conv8.conv.3.weight"),
         (("vmunet.",), "", "vm_unet", f"vmunet.{EMBED}", "vmunet.final_conv.weight"),
         (("mamba_unet.",), "", "mamba_unet", f"mamba_unet.{EMBED}", "mamba_unet.output.weight"),
         (("scab.",), "", "ultralight_vm_unet", "encoder1.0.weight", "final.weight"),

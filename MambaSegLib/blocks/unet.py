@@ -6,6 +6,7 @@ the same tensors (``all_modules``, ``decoder.encoder``) are removed by ``drop_al
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, cat, nn
@@ -169,19 +170,27 @@ class UNet(AnySizeNetwork):
         return self.decoder(self.bridge(self.encoder(padded)), all_scales)
 
 
-def drop_aliases(state: dict) -> dict:
-    """nnU-Net checkpoint -> every tensor once, under its first name.
+def merge_copies(state: dict, rename: Callable[[str], str]) -> dict:
+    """Rename tensors; those that get the same name must be equal, and are kept once.
 
     Raises:
-        UserError: a tensor and its alias differ, which no nnU-Net network can have written.
+        UserError: two copies of a tensor differ, which no network that shares it can have written.
     """
-    cleaned = {}
+    merged = {}
     for key, tensor in state.items():
-        name = key.removeprefix("decoder.") if key.startswith("decoder.encoder.") else key
-        name = re.sub(r"\.all_modules\.(\d+)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", name)
-        if name in cleaned and not torch.equal(cleaned[name], tensor):
-            raise UserError(
-                f"Two copies of '{name}' in the weights differ ({key}).", "The file is damaged; get it anew."
-            )
-        cleaned[name] = tensor
-    return cleaned
+        name = rename(key)
+        if name in merged and not torch.equal(merged[name], tensor):
+            message = f"Two copies of '{name}' in the weights differ ({key})."
+            raise UserError(message, "The file is damaged; get it anew.")
+        merged[name] = tensor
+    return merged
+
+
+def drop_aliases(state: dict) -> dict:
+    """nnU-Net checkpoint -> every tensor once, under its first name."""
+
+    def rename(key: str) -> str:
+        key = key.removeprefix("decoder.") if key.startswith("decoder.encoder.") else key
+        return re.sub(r"\.all_modules\.(\d+)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", key)
+
+    return merge_copies(state, rename)

@@ -6,6 +6,7 @@ from . import (  # noqa: F401  (importing a network's file registers its variant
     lightm_unet,
     mamba_unet,
     mm_unet,
+    nnmamba,
     plain_unet,
     segmamba,
     swin_umamba,

@@ -179,6 +179,25 @@ def test_plain_state_dicts(tmp_path, name):
         assert torch.equal(imported.network.state_dict()[key], tensor), key
 
 
+def test_nnmamba_shares_a_layer_between_blocks(tmp_path):
+    """Its authors' state dict holds that layer once per block; ours once per stage."""
+    network = create("nnmamba_test", 1, 2, blocks=3)
+    state = {}
+    for key, tensor in network.state_dict().items():
+        key = key.replace(".blocks.", ".")
+        names = (
+            [key.replace(".mamba_layer.", f".{i}.mamba_layer.") for i in (1, 2)] if ".mamba_layer." in key else [key]
+        )
+        state |= dict.fromkeys(names, tensor)
+    path = tmp_path / "best.pth"
+    torch.save(state, path)
+    with pytest.raises(UserError, match="does not fit"):  # recognised: the full width was tried
+        import_checkpoint(path, trust=True)
+    imported = import_checkpoint(path, hyper={"width": 4, "states": 2}, trust=True)
+    assert imported.name == "nnmamba"
+    assert imported.network.state_dict().keys() == network.state_dict().keys()
+
+
 @pytest.mark.parametrize("name", PLAIN_TOYS)
 def test_the_family_is_recognised(tmp_path, name):
     """A toy is not the variant that its names tell; the refusal names both channels and the first misfit."""

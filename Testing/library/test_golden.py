@@ -6,6 +6,7 @@ The state dicts here are in the authors' naming, so the renaming is under test a
 
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,12 +40,14 @@ CASES = {  # tag: (network, hyper-parameters)
     "lightm_unet_2d": ("lightm_unet_2d", {}),
     "lightm_unet_3d": ("lightm_unet", {}),
     "ultralight_vm_unet": ("ultralight_vm_unet", {}),
+    "nnmamba": ("nnmamba", {}),
     "vmunet_isic": ("vm_unet", {}),
     "vmunet_synapse": ("vm_unet", {}),
     "mamba_unet": ("mamba_unet", {}),
 }
 SCALES = {tag + "_ds": case for tag, case in CASES.items() if tag.startswith(("umamba", "resenc"))}
 SCALES |= {"swin_umamba_ds": ("swin_umamba", {}), "swin_umamba_d_ds": ("swin_umamba_d", {})}
+ALIASES = re.compile(r"all_modules|decoder\.encoder\.|layer\d\.2\.mamba_layer")  # second names of shared tensors
 SIGMOID = ("vmunet_isic", "ultralight_vm_unet")  # the authors' forward ends in it, ours in logits
 
 
@@ -62,9 +65,7 @@ def golden(shared):
 
 def authors_weights(entry, weights) -> dict:
     """Their state dict without aliases: parameters under their first name, and buffers."""
-    aliases = ("all_modules", "decoder.encoder.")
-    shapes = {k: s for k, s in entry["state_dict"].items() if k in entry["canonical"]}
-    shapes |= {k: s for k, s in entry["state_dict"].items() if k not in shapes and not any(a in k for a in aliases)}
+    shapes = {k: s for k, s in entry["state_dict"].items() if k in entry["canonical"] or not ALIASES.search(k)}
     counters = [k for k in shapes if k.endswith("num_batches_tracked")]
     return {k: weights.value(k, s) for k, s in shapes.items() if k not in counters} | {
         k: torch.tensor(0) for k in counters
