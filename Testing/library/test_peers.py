@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from MambaSegLib.networks import create
+from MambaSegLib.networks.macs import count_variant
 from MambaSegLib.networks.vmamba import VMamba, rename_upstream_keys
 
 WIDTHS_3D = (32, 64, 128, 256, 320, 320)
@@ -49,6 +50,31 @@ def test_parameter_counts_of_the_authors_plans(name, hyper, in_channels, out_cha
     with torch.device("meta"):
         network = create(name, in_channels, out_channels, **hyper)
     assert sum(p.numel() for p in network.parameters()) == count
+
+
+COSTS = [  # (network, in, out, size, GMAC of convolutions and products, GMAC of the scans by VMamba's rule): as above
+    ("umamba_bot", 4, 4, (128, 128, 128), 975.6, 0.006),
+    ("umamba_enc", 4, 4, (128, 128, 128), 1007.5, 26.1),
+    ("umamba_enc_2d", 1, 14, (320, 320), 43.1, 1.26),
+    ("umamba_adj", 4, 4, (128, 128, 128), 736.7, 6.5),
+    ("swin_umamba", 1, 14, (320, 320), 63.7, 3.9),
+    ("swin_umamba_d", 1, 14, (320, 320), 12.3, 6.4),
+    ("vm_unet", 3, 9, (224, 224), 4.06, 2.27),
+    ("mamba_unet", 3, 4, (224, 224), 4.45, 2.53),
+    ("ultralight_vm_unet", 3, 1, (256, 256), 0.066, 0.015),
+    ("lightm_unet", 1, 3, (128, 128, 128), 154.5, 91.9),
+    ("segmamba", 4, 4, (128, 128, 128), 1468.7, 29.3),
+    ("nnmamba", 1, 16, (128, 128, 128), 151.0, 6.4),
+    ("plain_unet", 1, 14, (128, 128, 128), 478.0, 0.0),
+    ("resenc_unet", 4, 4, (128, 128, 128), 723.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("name, in_channels, out_channels, size, products, scans", COSTS)
+def test_costs_are_those_of_the_authors_networks(name, in_channels, out_channels, size, products, scans):
+    macs = count_variant(name, in_channels, out_channels, size)
+    assert (macs.conv + macs.linear + macs.einsum) / 1e9 == pytest.approx(products, rel=0.005)
+    assert macs.scan / 1e9 == pytest.approx(scans, rel=0.01, abs=0.0005)
 
 
 TWINS = ("umamba_bot_test", "umamba_enc_test", "umamba_adj_test", "umamba2_bot_test", "segmamba_test", "nnmamba_test")
