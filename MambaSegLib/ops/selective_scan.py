@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan
+from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
 from .backends import Backend, Ladder
 
 
@@ -83,6 +83,7 @@ LADDER = Ladder(
     (
         Backend("mamba_ssm", mamba_ssm_scan.scan, ("cuda",), ("float32",), mamba_ssm_scan.why_not),
         Backend("jit", llvm_scan.scan, ("cpu",), ("float32", "float64"), llvm_engine.why_not),
+        Backend("triton", triton_scan.scan, ("cuda",), ("float32",), triton_scan.why_not),
         Backend("torch", torch_scan.scan),
         Backend("reference", reference),
     ),
@@ -127,7 +128,7 @@ def selective_scan(
         B, C: (B, G, N, L), or (B, N, L) for one group.
         D, delta_bias: (D,) or None.
         delta_softplus: apply softplus to ``delta + delta_bias``.
-        backend: ``auto``, ``mamba_ssm``, ``jit``, ``torch`` or ``reference``.
+        backend: ``auto``, ``mamba_ssm``, ``jit``, ``triton``, ``torch`` or ``reference``.
 
     Returns:
         y: (B, D, L), in the dtype of ``u``.
