@@ -84,7 +84,7 @@ class SliceWise(nn.Module):
 
 def scan_backend(network: nn.Module, device: torch.device) -> str:
     """Name of the selective-scan backend that the network runs on; 'torch' for a network without scans."""
-    states = {p.shape[-1] for name, p in network.named_parameters() if name.endswith("A_log")}
+    states = {p.shape[-1] for name, p in network.named_parameters() if name.endswith(("A_log", "A_logs"))}
     if not states:
         return "torch"
     kind = {"device_type": device.type, "dtype": "float32", "gate": False, "softplus": True, "gradients": False}

@@ -36,6 +36,8 @@ def workerPython() -> str:
         return chosen
     beside = Path(str(getattr(slicer.app, "slicerHome", ""))) / "bin" / "PythonSlicer"
     found = next((str(p) for p in (beside, beside.with_suffix(".exe")) if p.is_file()), shutil.which("PythonSlicer"))
+    if not found and Path(sys.executable or "").stem.lower().startswith("python"):
+        found = sys.executable  # a Slicer that runs inside a plain Python
     if not found:
         raise UserError(
             _("Slicer's Python (PythonSlicer) was not found beside the application."),
@@ -70,6 +72,11 @@ class _Lines:
 
     def end(self) -> None:
         self.feed(b"\n")
+
+
+def _bytes(data) -> bytes:
+    """PythonQt before 4 gives the content of a QByteArray as text, or None when there is none."""
+    return (data or "").encode("utf-8", "surrogateescape") if isinstance(data, str) or data is None else bytes(data)
 
 
 class _Worker:
@@ -127,10 +134,10 @@ class _Worker:
         self._onLog(line)
 
     def _readOutput(self) -> None:
-        self._out.feed(bytes(self._process.readAllStandardOutput().data()))
+        self._out.feed(_bytes(self._process.readAllStandardOutput().data()))
 
     def _readError(self) -> None:
-        self._err.feed(bytes(self._process.readAllStandardError().data()))
+        self._err.feed(_bytes(self._process.readAllStandardError().data()))
 
     def _onProcessFinished(self, exitCode: int) -> None:
         self._readOutput()

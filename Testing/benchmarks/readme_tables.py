@@ -1,0 +1,110 @@
+"""Writes the tables of README.md from what they are about: the model's card, the registry, the benchmarks' results.
+
+    python Testing/benchmarks/readme_tables.py
+
+Each table stands between ``<!-- name -->`` and ``<!-- end -->``; `Testing/library/test_readme.py` checks that model and
+networks are up to date.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from MambaSegLib import catalogue  # noqa: E402
+from MambaSegLib.networks import names, spec  # noqa: E402
+
+README = ROOT / "README.md"
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def model() -> str:
+    """What was measured on the held-out cases, and the training."""
+    data = catalogue.find("hippocampus").data
+    rows = []
+    for label in data["labels"]:
+        found = {v["name"]: v for v in data["metrics"]["values"] if v["structure"] == label["name"]}
+        cells = [f"{found[n]['mean']:.3f} ± {found[n]['sd']:.3f}" for n in ("Dice", "HD95", "Surface Dice at 1 mm")]
+        rows.append([label["name"], *cells, found["Dice"]["n"]])
+    training = data["provenance"]
+    text = (
+        f"`hippocampus`: {data['description']} {data['weights']['bytes'] / 1e6:.1f} MB. Trained on "
+        f"{len(training['cases'])} cases ({training['data'].split(';')[0]}) in {training['train_time_s'] / 60:.0f} "
+        f"minutes on one CPU core, seed {training['seed']}; measured on {data['metrics']['protocol']}. "
+        f"Weights: {data['licence']['weights']}. [Its card](MambaSegLib/models/hippocampus/README.md) has the rest.\n\n"
+    )
+    return text + table(["Structure", "Dice", "HD95, mm", "Surface Dice at 1 mm", "Cases"], rows)
+
+
+def networks() -> str:
+    """Every variant but the toys; figures are the papers' own, under the papers' protocols, not ours."""
+    rows = []
+    for name in names():
+        entry = spec(name)
+        if not name.endswith("_test"):
+            paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
+            inputs, outputs, count = entry.parameters
+            rows.append([f"`{name}`", f"{entry.dims}-D", f"{count / 1e6:.2f} M ({inputs} in, {outputs} out)", paper])
+    text = f"{len(rows)} variants, built from their specifications; `mambaseg networks --json` has the rest.\n\n"
+    return text + table(["Network", "Grid", "Parameters", "Paper"], rows)
+
+
+def operators() -> str:
+    """Selected rows of operators.json."""
+    path = RESULTS / "operators.json"
+    data = json.loads(path.read_text())
+    rows = []
+    for r in data["results"]:
+        base = next(
+            b
+            for b in data["results"]
+            if (b["row"], b["threads"], b["implementation"]) == (r["row"], r["threads"], "reference")
+        )
+        times = [f"{r[k] * 1e3:.0f} ({base[k] / r[k]:.1f}x)" for k in ("forward_s", "forward_backward_s")]
+        memory = "" if r["peak_memory_of_u"] is None else f"{r['peak_memory_of_u']:.1f}"
+        rows.append([r["row"], r["threads"], r["implementation"], *times, memory])
+    machine = data["machine"]
+    text = (
+        f"Selective scan, N = 16 unless said, {machine['processor']} with {machine['cores']} cores, torch "
+        f"{machine['torch']}; milliseconds and, in brackets, how many times faster than the sequential reference in "
+        f"the same run. {data['note']}\n\n"
+    )
+    header = ["Shape", "Threads", "Implementation", "Forward", "Forward and backward", "Peak memory / size of u"]
+    return (
+        text
+        + table(header, rows)
+        + f"\n\nFirst call in a fresh process, compiling both kernels: {data['first_call_s']:.1f} s."
+    )
+
+
+def main_job() -> str:
+    """main_job.json."""
+    data = json.loads((RESULTS / "main_job.json").read_text())
+    rows = [[r["job"], r["command_s"], r["peak_mb"], r["worker_first_s"], r["worker_again_s"]] for r in data["rows"]]
+    header = ["Job", "Command, s", "Peak memory, MB", "In the worker, first run, s", "Again, s"]
+    return f"Two CPU cores, no GPU; `Testing/benchmarks/main_job.py`.\n\n{table(header, rows)}"
+
+
+BLOCKS = {"model": model, "networks": networks, "operators": operators, "main job": main_job}
+
+
+def filled(readme: str, wanted=BLOCKS) -> str:
+    """The text of README.md with the wanted blocks made anew."""
+    for name in wanted:
+        block = f"<!-- {name} -->\n{BLOCKS[name]()}\n<!-- end -->"
+        readme, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", lambda _, b=block: b, readme, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"README.md: expected one block '{name}', found {count}")
+    return readme
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
