@@ -1,9 +1,12 @@
 """Fixtures for all tests: where the real images are, and a quiet, offline torch."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+# Before torch loads: threads that wait sleep, so that tests stay quick on a machine that does other things too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parents[1]
 
 
