@@ -25,12 +25,15 @@ def _combine(a_before, b_before, a, b):
 
 
 @triton.jit
-def _my_channels(width, DB: tl.constexpr):
-    """Group, channel numbers and which of them exist; groups have ``width`` channels."""
+def _mine(A, width, N, n0, DB: tl.constexpr, BN: tl.constexpr):
+    """What this program works on, of a group of ``width`` channels: the group's number; channel numbers (DB,) and which
+    of them exist; state numbers (BN,); places in a (channels, N) table (DB, BN) and which of them exist; A there."""
     blocks = tl.cdiv(width, DB)
     group = tl.program_id(0) // blocks
     within = tl.program_id(0) % blocks * DB + tl.arange(0, DB)
-    return group, group * width + within, within < width
+    channel, real, n = group * width + within, within < width, n0 + tl.arange(0, BN)
+    table, exists = channel[:, None] * N + n[None, :], real[:, None] & (n < N)[None, :]
+    return group, channel, real, n, table, exists, tl.load(A + table, mask=exists, other=0.0)
 
 
 @triton.jit
@@ -99,10 +102,8 @@ def segment_sums(
 
     Writes sums (Bt, segments, channels, N) and time (Bt, segments, channels), the sum of the steps.
     """
-    group, channel, real = _my_channels(width, DB)
-    segment, n = tl.program_id(1), n0 + tl.arange(0, BN)
-    state, kept = channel[:, None] * N + n[None, :], real[:, None] & (n < N)[None, :]
-    a = tl.load(A + state, mask=kept, other=0.0)
+    group, channel, real, n, table, exists, a = _mine(A, width, N, n0, DB, BN)
+    segment = tl.program_id(1)
     total, elapsed = tl.zeros((DB, BN), tl.float32), tl.zeros((DB,), tl.float32)
     for i in range(chunks):
         chunk = segment * chunks + (chunks - 1 - i if ADJOINT else i)
@@ -126,7 +127,7 @@ def segment_sums(
         total = tl.exp(whole[:, None] * a) * total + tl.sum(added, 0)
         elapsed += whole
     place = tl.program_id(2).to(tl.int64) * tl.num_programs(1) + segment
-    tl.store(sums + place * channels * N + state, total, mask=kept)
+    tl.store(sums + place * channels * N + table, total, mask=exists)
     tl.store(time + place * channels + channel, elapsed, mask=real)
 
 
@@ -155,18 +156,16 @@ def forward(
 
     states (Bt, all_chunks, channels, N): the state at every chunk's start, None where it need not be kept.
     """
-    group, channel, real = _my_channels(width, DB)
-    segment, n, batch = tl.program_id(1), n0 + tl.arange(0, BN), tl.program_id(2).to(tl.int64)
-    state, kept = channel[:, None] * N + n[None, :], real[:, None] & (n < N)[None, :]
-    a = tl.load(A + state, mask=kept, other=0.0)
+    group, channel, real, n, table, exists, a = _mine(A, width, N, n0, DB, BN)
+    segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     h = tl.zeros((DB, BN), tl.float32)
     if entries is not None:
-        h += tl.load(entries + (batch * tl.num_programs(1) + segment) * channels * N + state, mask=kept, other=0.0)
+        h += tl.load(entries + (batch * tl.num_programs(1) + segment) * channels * N + table, mask=exists, other=0.0)
     for i in range(chunks):
         chunk = segment * chunks + i
         if states is not None:
-            at = (batch * all_chunks + chunk) * channels * N + state
-            tl.store(states + at, h, mask=kept)
+            at = (batch * all_chunks + chunk) * channels * N + table
+            tl.store(states + at, h, mask=exists)
         t = chunk * T + tl.arange(0, T)
         inside, row_inside = (t < length)[:, None] & real[None, :], (t < length)[:, None] & (n < N)[None, :]
         dt, _ = _steps(delta, bias, delta_batch, delta_row, t, channel, inside, SOFTPLUS)
@@ -200,6 +199,66 @@ def _gated_gradient(gy, y, z, dz, at, t, channel, inside, z_batch, z_row, FIRST)
     return gradient
 
 
+@triton.jit
+def _states_before(
+    u, delta, B, bias, start, a, t, row, channel, n, inside, row_inside, u_batch, u_row, delta_batch, delta_row,
+    B_batch, B_row, SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    """State before every step (T, DB, BN), scanned from the step before it: h - x would lose it to rounding."""
+    inside, row_inside = inside & (row > 0)[:, None], row_inside & (row > 0)[:, None]
+    dt, _ = _steps(delta, bias, delta_batch, delta_row, t - 1, channel, inside, SOFTPLUS)
+    x = dt * _tile(u, u_batch, u_row, t - 1, channel, inside)
+    b = _tile(B, B_batch, B_row, t - 1, n, row_inside)
+    own = tl.where(row[:, None, None] == 0, start[None], x[:, :, None] * b[:, None, :])
+    _, h = tl.associative_scan((tl.exp(dt[:, :, None] * a[None]), own), 0, _combine)
+    return h
+
+
+@triton.jit
+def _adjoint(
+    delta, bias, a, q, own, t, row, length, channel, inside, delta_batch, delta_row, SOFTPLUS: tl.constexpr,
+    T: tl.constexpr,
+):  # fmt: skip
+    """g (T, DB, BN) from ``own`` = C gy and the q of the chunk after this one."""
+    inside = inside & ((row < T - 1) & (t + 1 < length))[:, None]
+    dt, _ = _steps(delta, bias, delta_batch, delta_row, t + 1, channel, inside, SOFTPLUS)
+    pair = (tl.exp(dt[:, :, None] * a[None]), own)
+    decay, own = tl.associative_scan(pair, 0, _combine, reverse=True)
+    return decay * q[None] + own
+
+
+@triton.jit
+def _backward_chunk(
+    u, delta, B, C, skip, z, bias, y, gy, du, ddelta, dB, dC, dz, start, q, a, t, channel, inside, n, row_inside, at,
+    line, length, u_batch, u_row, delta_batch, delta_row, z_batch, z_row, B_batch, B_row, C_batch, C_row,
+    FIRST: tl.constexpr, SOFTPLUS: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Gradients of one chunk from the state at its ``start`` and the q after it; returns its q, and its dA and dD."""
+    row = tl.arange(0, T)
+    dt, slope = _steps(delta, bias, delta_batch, delta_row, t, channel, inside, SOFTPLUS)
+    u_tile = _tile(u, u_batch, u_row, t, channel, inside)
+    g_y = _gated_gradient(gy, y, z, dz, at, t, channel, inside, z_batch, z_row, FIRST)
+    b, c = _tile(B, B_batch, B_row, t, n, row_inside), _tile(C, C_batch, C_row, t, n, row_inside)
+    x, decay = dt * u_tile, tl.exp(dt[:, :, None] * a[None])
+    through = decay * _states_before(
+        u, delta, B, bias, start, a, t, row, channel, n, inside, row_inside, u_batch, u_row, delta_batch, delta_row,
+        B_batch, B_row, SOFTPLUS,
+    )  # fmt: skip
+    by_c = tl.sum(g_y[:, :, None] * (through + x[:, :, None] * b[:, None, :]), 1)
+    tl.atomic_add(dC + line, by_c, mask=row_inside)
+    own = g_y[:, :, None] * c[:, None, :]
+    g = _adjoint(delta, bias, a, q, own, t, row, length, channel, inside, delta_batch, delta_row, SOFTPLUS, T)
+    tl.atomic_add(dB + line, tl.sum(g * x[:, :, None], 1), mask=row_inside)
+    through *= g
+    by_x = tl.sum(g * b[:, None, :], 2)
+    by_u = dt * by_x
+    if FIRST:
+        by_u += g_y * skip[None, :]
+    _add_up(du, at, by_u, inside, FIRST)
+    _add_up(ddelta, at, (tl.sum(through * a[None], 2) + u_tile * by_x) * slope, inside, FIRST)
+    return _row(decay * g, 0, T), tl.sum(through * dt[:, :, None], 0), tl.sum(g_y * u_tile, 0)
+
+
 @triton.jit(do_not_specialize=["length", "n0", "chunks", "all_chunks"])
 def backward(
     u, delta, A, B, C, D, z, bias, y, gy, entries, states, du, ddelta, dA, dB, dC, dD, dz, length, width, channels, N,
@@ -211,59 +270,28 @@ def backward(
 
     dB and dC (Bt, L, groups, N) are added to, channel block by channel block, in no particular order.
     """
-    group, channel, real = _my_channels(width, DB)
-    segment, n, batch = tl.program_id(1), n0 + tl.arange(0, BN), tl.program_id(2).to(tl.int64)
-    state, kept = channel[:, None] * N + n[None, :], real[:, None] & (n < N)[None, :]
+    group, channel, real, n, table, exists, a = _mine(A, width, N, n0, DB, BN)
+    segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     place = batch * tl.num_programs(1) + segment
-    a = tl.load(A + state, mask=kept, other=0.0)
-    q = tl.zeros((DB, BN), tl.float32)
+    q, skip = tl.zeros((DB, BN), tl.float32), tl.zeros((DB,), tl.float32)
     if entries is not None:
-        q += tl.load(entries + place * channels * N + state, mask=kept, other=0.0)
+        q += tl.load(entries + place * channels * N + table, mask=exists, other=0.0)
+    if D is not None:
+        skip += tl.load(D + channel, mask=real, other=0.0)
     sum_A, sum_D = tl.zeros((DB, BN), tl.float32), tl.zeros((DB,), tl.float32)
-    row = tl.arange(0, T)
     for i in range(chunks):
         chunk = segment * chunks + chunks - 1 - i
-        t = chunk * T + row
+        t = chunk * T + tl.arange(0, T)
         inside, row_inside = (t < length)[:, None] & real[None, :], (t < length)[:, None] & (n < N)[None, :]
         at = (batch * length + t[:, None]) * channels + channel[None, :]
-        dt, slope = _steps(delta, bias, delta_batch, delta_row, t, channel, inside, SOFTPLUS)
-        u_tile = _tile(u, u_batch, u_row, t, channel, inside)
-        g_y = _gated_gradient(gy, y, z, dz, at, t, channel, inside, z_batch, z_row, FIRST)
-        b = _tile(B + group * B_group, B_batch, B_row, t, n, row_inside)
-        c = _tile(C + group * C_group, C_batch, C_row, t, n, row_inside)
-
-        # States before each step, scanned from the step before it: h - x would lose them to rounding.
-        later = inside & (row > 0)[:, None]
-        dt_before, _ = _steps(delta, bias, delta_batch, delta_row, t - 1, channel, later, SOFTPLUS)
-        x_before = dt_before * _tile(u, u_batch, u_row, t - 1, channel, later)
-        b_before = _tile(B + group * B_group, B_batch, B_row, t - 1, n, row_inside & (row > 0)[:, None])
-        kept_state = (batch * all_chunks + chunk) * channels * N + state
-        start = tl.load(states + kept_state, mask=kept, other=0.0)
-        own = tl.where(row[:, None, None] == 0, start[None], x_before[:, :, None] * b_before[:, None, :])
-        _, h_before = tl.associative_scan((tl.exp(dt_before[:, :, None] * a[None]), own), 0, _combine)
-        decayed = tl.exp(dt[:, :, None] * a[None])
-        through = decayed * h_before
-        x = dt * u_tile
         line = (batch * length + t[:, None]) * (channels // width) * N + group * N + n[None, :]
-        h_gradient = tl.sum(g_y[:, :, None] * (through + x[:, :, None] * b[:, None, :]), 1)
-        tl.atomic_add(dC + line, h_gradient, mask=row_inside)
-
-        sooner = inside & (row < T - 1)[:, None] & (t + 1 < length)[:, None]
-        dt_after, _ = _steps(delta, bias, delta_batch, delta_row, t + 1, channel, sooner, SOFTPLUS)
-        pair = (tl.exp(dt_after[:, :, None] * a[None]), g_y[:, :, None] * c[:, None, :])
-        decay, own = tl.associative_scan(pair, 0, _combine, reverse=True)
-        g = decay * q[None] + own
-        q = _row(decayed * g, 0, T)
-        tl.atomic_add(dB + line, tl.sum(g * x[:, :, None], 1), mask=row_inside)
-        through *= g
-        sum_A += tl.sum(through * dt[:, :, None], 0)
-        sum_D += tl.sum(g_y * u_tile, 0)
-        by_input = tl.sum(g * b[:, None, :], 2)
-        step_gradient = (tl.sum(through * a[None], 2) + u_tile * by_input) * slope
-        u_gradient = dt * by_input
-        if D is not None and FIRST:
-            u_gradient += g_y * tl.load(D + channel, mask=real, other=0.0)[None, :]
-        _add_up(du, at, u_gradient, inside, FIRST)
-        _add_up(ddelta, at, step_gradient, inside, FIRST)
-    tl.store(dA + place * channels * N + state, sum_A, mask=kept)
+        start = tl.load(states + (batch * all_chunks + chunk) * channels * N + table, mask=exists, other=0.0)
+        q, by_a, by_d = _backward_chunk(
+            u, delta, B + group * B_group, C + group * C_group, skip, z, bias, y, gy, du, ddelta, dB, dC, dz, start, q,
+            a, t, channel, inside, n, row_inside, at, line, length, u_batch, u_row, delta_batch, delta_row, z_batch,
+            z_row, B_batch, B_row, C_batch, C_row, FIRST, SOFTPLUS, T,
+        )  # fmt: skip
+        sum_A += by_a
+        sum_D += by_d
+    tl.store(dA + place * channels * N + table, sum_A, mask=exists)
     tl.store(dD + place * channels + channel, sum_D, mask=real)

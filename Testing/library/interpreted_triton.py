@@ -13,18 +13,18 @@ from MambaSegLib.ops import selective_scan, triton_scan
 # batch, length, groups, channels of a group, states, gate, softplus, D, bias
 CASES = {
     "one step": (1, 1, 1, 3, 1, True, True, True, True),
-    "two steps": (2, 2, 1, 3, 2, True, True, True, True),
-    "a chunk": (1, 4, 1, 5, 4, True, True, True, True),
-    "a chunk and a step": (1, 5, 2, 3, 4, True, True, True, True),
-    "groups": (2, 13, 4, 2, 3, True, True, True, True),
-    "bare": (1, 11, 1, 4, 4, False, False, False, False),
-    "no gate": (1, 11, 2, 4, 4, False, True, True, True),
-    "no softplus": (1, 11, 1, 4, 3, True, False, True, True),
-    "several launches": (1, 9, 2, 3, 10, True, True, True, True),
-    "several launches without gate": (1, 9, 1, 3, 9, False, True, True, False),
-    "segments": (1, 61, 1, 3, 4, True, True, True, True),
-    "segments and launches": (1, 50, 2, 2, 6, True, True, True, True),
-    "extreme steps": (1, 61, 1, 4, 4, True, True, True, True),
+    "two steps": (2, 2, 1, 2, 2, True, True, True, True),
+    "a chunk": (1, 4, 1, 3, 4, True, True, True, True),
+    "a chunk and a step": (1, 5, 2, 1, 4, True, True, True, True),
+    "groups": (2, 7, 3, 2, 3, True, True, True, True),
+    "bare": (1, 7, 1, 2, 4, False, False, False, False),
+    "no gate": (1, 7, 1, 2, 4, False, True, True, True),
+    "no softplus": (1, 7, 1, 2, 3, True, False, True, True),
+    "several launches": (1, 6, 1, 2, 9, True, True, True, True),
+    "several launches without gate": (1, 6, 1, 1, 9, False, True, True, False),
+    "segments": (1, 19, 1, 2, 3, True, True, True, True),
+    "segments and launches": (1, 17, 1, 2, 5, True, True, True, True),
+    "extreme steps": (1, 11, 1, 2, 4, True, True, True, True),
 }
 
 
@@ -54,7 +54,7 @@ def results(function, operands, softplus, upstream, dtype):
 
 def main() -> None:
     # Small tiles: many chunks, launches and segments in few of the interpreter's slow steps.
-    triton_scan.T, triton_scan.TILE, triton_scan.STATES_AT_ONCE, triton_scan.CHUNKS_PER_SEGMENT = 4, 16, 4, 4
+    triton_scan.T, triton_scan.TILE, triton_scan.STATES_AT_ONCE, triton_scan.CHUNKS_PER_SEGMENT = 4, 8, 4, 2
     for name, case in CASES.items():
         operands, softplus, upstream = draw(name, *case)
         found = results(triton_scan.scan, operands, softplus, upstream, torch.float32)
