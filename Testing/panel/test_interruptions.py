@@ -189,8 +189,8 @@ def test_no_orphan_after_the_module_goes(user, crop, wait_until):
     user.panel.refresh()
 
 
-def test_panel_process_never_imports_torch(user, crop):
+def test_panel_process_never_imports_torch(user, crop, monkeypatch):
     import sys
 
-    assert user.segment(crop) is not None
-    assert "torch" not in sys.modules
+    monkeypatch.setitem(sys.modules, "torch", None)  # other tests may have imported it; from now on that fails
+    assert user.segment(crop) is not None, user.message
