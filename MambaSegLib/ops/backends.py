@@ -54,7 +54,7 @@ class Ladder:
         tolerance: the largest disagreement that is accepted, by element type.
     """
 
-    def __init__(self, operator: str, backends: tuple[Backend, ...], disagreement: Callable, tolerance: dict[str, float]):
+    def __init__(self, operator: str, backends: tuple[Backend, ...], disagreement: Callable, tolerance: dict):
         self.operator = operator
         self.backends = backends
         self._disagreement = disagreement

@@ -117,9 +117,7 @@ def selective_scan_last(
         return LADDER.choose(backend, kind).function(*tensors, bool(delta_softplus)).to(result_dtype)
 
 
-def selective_scan(
-    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, backend="auto"
-) -> Tensor:
+def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, backend="auto") -> Tensor:
     """Selective scan in the official layout.
 
     Args:

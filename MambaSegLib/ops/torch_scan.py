@@ -34,8 +34,9 @@ class Plan(NamedTuple):
 def plan(batch: int, length: int, channels: int, states: int, device_type: str) -> Plan:
     """Enough chunks that a step is worth a call, blocks that stay in the cache."""
     row = batch * channels * states
+    wanted = STEP_ELEMENTS.get(device_type, STEP_ELEMENTS_ACCELERATOR)
     nC = 1
-    while row * nC < STEP_ELEMENTS.get(device_type, STEP_ELEMENTS_ACCELERATOR) and length // (nC * 2) >= MIN_CHUNK_STEPS:
+    while row * nC < wanted and length // (nC * 2) >= MIN_CHUNK_STEPS:
         nC *= 2
     T = -(-length // nC)
     Tb = max(4, min(T, BLOCK_ELEMENTS.get(device_type, BLOCK_ELEMENTS_ACCELERATOR) // (row * nC)))
