@@ -16,9 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from MambaSegLib.demo import ROI_MM, template_file
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from MambaSegLib.demo import ROI_MM, template_file  # noqa: E402
+
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 CROP = ROOT.parent / "shared" / "data" / "hippocampus_msd" / "imagesTr"
 # Runs a command and prints its wall seconds and peak resident kilobytes: getrusage sees only its own child.

@@ -100,9 +100,32 @@ def seconds(work) -> float:
     return time.perf_counter() - start
 
 
+class OtherLoad:
+    """Cores that other processes kept busy since construction; None where the system does not tell (not Linux)."""
+
+    def __init__(self):
+        self.start = self._now()
+
+    @staticmethod
+    def _now():
+        if not os.path.exists("/proc/stat"):
+            return None
+        with open("/proc/stat") as stat:
+            user, nice, system, _, _, irq, soft_irq, steal = map(int, stat.readline().split()[1:9])
+        busy = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+        return busy - time.process_time(), time.perf_counter()
+
+    def cores(self) -> float | None:
+        if self.start is None:
+            return None
+        busy, clock = self._now()
+        return max(0.0, busy - self.start[0]) / (clock - self.start[1])
+
+
 def measure_row(name, threads, functions, budget_s) -> list[dict]:
     """One result per implementation: fastest times, peak memory, and the distance from float64."""
     torch.set_num_threads(threads)
+    others = OtherLoad()
     tensors = operands(*ROWS[name])
     gy = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1))
     doubles = [None if t is None else t.double() for t in tensors]
@@ -129,7 +152,8 @@ def measure_row(name, threads, functions, budget_s) -> list[dict]:
                 continue
             time_round(results[label], function, tensors, gy)
         rounds += 1
-    return list(results.values())
+    busy = others.cores()
+    return [result | {"cores_busy_with_other_work": busy} for result in results.values()]
 
 
 def time_round(result, function, tensors, gy) -> None:
@@ -176,7 +200,6 @@ def machine() -> dict:
         "torch": torch.__version__,
         "llvmlite": llvmlite.__version__,
         "threads_run_on": llvm_engine.driver_name(),
-        "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 
@@ -213,8 +236,9 @@ def main() -> None:
     report = {"machine": machine(), "note": options.note, "first_call_s": first_call_s(), "results": []}
     for row in options.rows:
         for threads in options.threads:
-            report["results"] += measure_row(row, threads, functions, options.seconds)
-            print(f"{row}, {threads} threads: done", file=sys.stderr, flush=True)
+            measured = measure_row(row, threads, functions, options.seconds)
+            report["results"] += measured
+            print(f"{row}, {threads} threads, others: {measured[0]['cores_busy_with_other_work']}", file=sys.stderr)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
     print(table(report["results"]))
