@@ -1,4 +1,5 @@
-"""What the scan backends are measured against: the log-step scan of the pure-Python packages, and compiled C++."""
+"""What the scan backends are measured against: the published sequential form, the log-step scan of the pure-Python
+packages, and compiled C++."""
 
 from __future__ import annotations
 
@@ -10,6 +11,26 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+
+def sequential_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
+    """The sequential form that Mamba was published with: decays and inputs of all steps first, then step by step.
+
+    Time is unbound once: indexing it in every step, as published, makes the backward pass quadratic in L.
+    """
+    groups = B.shape[2]
+    dt = delta if delta_bias is None else delta + delta_bias
+    dt = F.softplus(dt) if delta_softplus else dt
+    B, C = (t.repeat_interleave(u.shape[2] // groups, dim=2) for t in (B, C))
+    decay = torch.exp(dt.unsqueeze(-1) * A)
+    inputs = (dt * u).unsqueeze(-1) * B
+    h, outputs = u.new_zeros(u.shape[0], *A.shape), []
+    for decay_t, input_t, C_t in zip(decay.unbind(1), inputs.unbind(1), C.unbind(1), strict=True):
+        h = decay_t * h + input_t
+        outputs.append(torch.einsum("bdn,bdn->bd", h, C_t))
+    y = torch.stack(outputs, 1)
+    y = y if D is None else y + D * u
+    return y if z is None else y * F.silu(z)
 
 
 def _scan_in_place(a, x) -> None:
