@@ -23,7 +23,7 @@ from .blocks.unet import drop_aliases
 from .checkpoint_fingerprint import recognise
 from .errors import UserError
 from .networks import create, spec
-from .networks.weights import CONTAINERS, COUNTERS, PREFIXES, load_strictly
+from .networks.weights import load_strictly, named_tensors
 
 NUMPY_CORE = np._core if hasattr(np, "_core") else np.core
 ALLOWED = {
@@ -106,7 +106,7 @@ def read_checkpoint(path, trust: bool = False) -> Checkpoint:
         raise UserError(f"There is no checkpoint {path}.", "Give the path of a .pth, .pt or .safetensors file.")
     if path.suffix == ".safetensors":
         try:
-            return Checkpoint(drop_aliases(_tensors(load_file(path), path.name)))
+            return Checkpoint(drop_aliases(named_tensors(load_file(path), path.name)))
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path.name} is not a readable safetensors file: {error}.", "Get it anew.") from error
     if not trust:
@@ -119,7 +119,7 @@ def read_checkpoint(path, trust: bool = False) -> Checkpoint:
     plans = settings.get("plans") or {}
     if plans:
         plans = _configuration(plans, settings.get("configuration", ""))
-    weights = drop_aliases(_tensors(content, path.name))
+    weights = drop_aliases(named_tensors(content, path.name))
     return Checkpoint(weights, plans, settings.get("dataset_json") or {}, str(content.get("trainer_name", "")))
 
 
@@ -133,26 +133,6 @@ def _unpickle(path: Path):
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError, MemoryError) as error:
         raise UserError(f"{path.name} is not a readable checkpoint: {error}.", "Get it anew.") from error
-
-
-def _tensors(content, name: str) -> dict[str, Tensor]:
-    """The named tensors of a file, wherever the authors keep them."""
-    for container in CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-            break
-    if not isinstance(content, dict) or not content or not all(torch.is_tensor(t) for t in content.values()):
-        raise UserError(
-            f"{name} was expected to hold named tensors, or a dictionary of them under one of {', '.join(CONTAINERS)}.",
-            "Choose the file with the network's weights.",
-        )
-    weights = {}
-    for key, tensor in content.items():
-        for prefix in PREFIXES:
-            key = key.removeprefix(prefix)
-        if key.rpartition(".")[2] not in COUNTERS:
-            weights[key] = tensor
-    return weights
 
 
 def _configuration(plans: dict, name: str) -> dict:
