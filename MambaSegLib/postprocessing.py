@@ -33,7 +33,8 @@ def remove_small_components(labels: Volume, min_mm3: float) -> Volume:
         part = array[box]
         mask = part == value
         components = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-        kept = sitk.GetArrayViewFromImage(sitk.RelabelComponent(components, minimumObjectSize=smallest))
+        # A copy: a view would outlive the image that it looks at.
+        kept = sitk.GetArrayFromImage(sitk.RelabelComponent(components, minimumObjectSize=smallest))
         part[mask & (kept == 0)] = 0
     return labels.with_array(array)
 

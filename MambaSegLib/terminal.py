@@ -1,5 +1,6 @@
 """What a program in a terminal needs: jobs with a progress line and Ctrl-C, exit codes, tables of plain text."""
 
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,9 @@ def guarded(command: Callable[[], None], program: str, verbose: bool = False) ->
         stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the program
     try:
         command()
+        return 0
+    except BrokenPipeError:  # the reader, such as 'head', has seen enough; nothing may be flushed to it at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if verbose:

@@ -295,3 +295,13 @@ def test_an_error_in_the_program_is_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(cli.catalogue, "search", lambda text: 1 / 0)
     assert cli.main(["models"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end differently on Windows")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "MambaSegLib.cli", "models"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -202,6 +202,14 @@ def test_a_model_for_two_images_refuses_one(head, tiny_bundle_data, tmp_path):
         segment(read_volume(head), bundle, device="cpu")
 
 
+def test_many_small_components_all_go():
+    """Islands of few voxels in one another's neighbourhood, many times: what is compared must still be in memory."""
+    for seed in range(20):
+        array = (np.random.default_rng(seed).random((20, 60, 60)) < 0.01).astype(np.uint8)
+        labels = Volume(array * (1 + seed % 2), (0.98, 0.98, 2.0))
+        assert remove_small_components(labels, 100).array.max() == 0
+
+
 def test_small_components_go_and_large_ones_stay():
     array = np.zeros((20, 20, 20), np.uint8)
     array[2:6, 2:6, 2:6] = 1  # 64 voxels
