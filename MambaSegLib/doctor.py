@@ -5,11 +5,10 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, catalogue
-from .errors import UserError
 
 _PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "llvmlite", "mamba-ssm", "causal-conv1d")
 
@@ -70,34 +69,13 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _operators() -> list[tuple[str, str]]:
-    """Every backend of every operator is asked for by name on every device, on a tiny input."""
-    import torch
+    """Every backend of every operator: why it is off, or how it compares with the reference, and its speed."""
+    from .ops.report import backends
 
-    from .ops import causal_conv1d, selective_scan
-
-    def scan(device: str, backend: str) -> None:
-        u, delta, b, c = (torch.ones(1, size, 9, device=device) for size in (8, 8, 4, 4))
-        selective_scan.selective_scan(u, delta, -torch.ones(8, 4, device=device), b, c, backend=backend)
-
-    def convolve(device: str, backend: str) -> None:
-        x, weight = torch.ones(1, 8, 9, device=device), torch.ones(8, 4, device=device)
-        causal_conv1d.causal_conv1d(x, weight, backend=backend)
-
-    devices = [name for name, found in _devices() if not found.startswith("not available")]
     return [
-        (f"{module.LADDER.operator}, {backend.name}, {device}", _outcome(call, device, backend.name))
-        for module, call in ((selective_scan, scan), (causal_conv1d, convolve))
-        for device in devices
-        for backend in module.LADDER.backends
+        (", ".join(found[:3]), f"not available: {found.why_not}" if found.why_not else f"available, {found.self_check}")
+        for found in backends()
     ]
-
-
-def _outcome(call: Callable[[str, str], None], device: str, backend: str) -> str:
-    try:
-        call(device, backend)
-        return "available, agrees with the reference"
-    except UserError as error:
-        return error.message
 
 
 def _models() -> list[tuple[str, str]]:

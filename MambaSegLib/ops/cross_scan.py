@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan
+from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
 from .backends import Backend, Ladder
 from .scan_orders import scan_order
 from .selective_scan import reference
@@ -74,6 +74,7 @@ LADDER = Ladder(
             "mamba_ssm", partial(_gather_scan, mamba_ssm_scan.scan), ("cuda",), ("float32",), mamba_ssm_scan.why_not
         ),
         Backend("jit", _in_place, ("cpu",), ("float32", "float64"), llvm_engine.why_not),
+        Backend("triton", partial(_gather_scan, triton_scan.scan), ("cuda",), ("float32",), triton_scan.why_not),
         Backend("torch", partial(_gather_scan, torch_scan.scan)),
         Backend("reference", partial(_gather_scan, reference)),
     ),
@@ -92,7 +93,7 @@ def cross_scan(u, delta, A, B, C, D, delta_bias, orders, backend="auto") -> Tens
         B, C: (Bt, L, K, N).
         D, delta_bias: (K*E,).
         orders: (K, L) int32 permutations, see ``cross_orders``.
-        backend: ``auto``, ``mamba_ssm``, ``jit``, ``torch`` or ``reference``.
+        backend: ``auto``, ``mamba_ssm``, ``jit``, ``triton``, ``torch`` or ``reference``.
 
     Returns:
         (Bt, L, E), in the dtype of ``u``.

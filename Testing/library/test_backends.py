@@ -1,0 +1,89 @@
+"""The ladder's rules beyond those that every operator's own tests show, and the report on all backends."""
+
+import functools
+
+import pytest
+import torch
+
+from MambaSegLib.errors import UserError
+from MambaSegLib.ops import backends, causal_conv1d, cross_scan, deform_conv, report, selective_scan
+
+MODULES = (selective_scan, cross_scan, causal_conv1d, deform_conv)
+
+
+@functools.cache
+def findings() -> list[report.Finding]:
+    return report.backends(("cpu",))
+
+
+def found(operator, backend):
+    return next(f for f in findings() if (f.operator, f.backend) == (operator, backend))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_report_names_every_backend(module):
+    names = [f.backend for f in findings() if f.operator == module.LADDER.operator]
+    assert names == [backend.name for backend in module.LADDER.backends]
+    assert set(names) <= set(backends.NAMES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_report_says_that_it_agrees_and_how_fast_it_is(module):
+    for name, words in (("torch", "agrees with the reference"), ("reference", "is the reference")):
+        finding = found(module.LADDER.operator, name)
+        assert finding.why_not is None
+        assert words in finding.self_check
+        assert "ms forward" in finding.self_check
+        assert ("ms with gradients" in finding.self_check) == (name == "torch")
+        milliseconds = float(finding.self_check.split(": ")[1].split(" ms")[0])
+        assert 0.001 < milliseconds < 60_000
+
+
+def test_report_says_why_not():
+    finding = found("selective_scan", "mamba_ssm")
+    assert finding.device == "cuda" and finding.self_check == ""
+    assert finding.why_not
+
+
+def test_report_tells_of_wrong_numbers(monkeypatch):
+    def wrong(*arguments):
+        return deform_conv.reference(*arguments) * 1.01
+
+    ladder = deform_conv.LADDER
+    rungs = (backends.Backend("wrong", wrong), ladder.backends[-1])
+    probe = report.PROBES[-1]._replace(
+        ladder=backends.Ladder("deform_conv2d", rungs, ladder._disagreement, ladder._tolerance)
+    )
+    monkeypatch.setattr(report, "PROBES", (probe,))
+    monkeypatch.setattr(deform_conv, "LADDER", probe.ladder)
+    with pytest.warns(UserWarning, match="'wrong' is off"):
+        wrong_finding, reference_finding = report.backends(("cpu",))
+    assert "differs from the reference" in wrong_finding.why_not
+    assert reference_finding.why_not is None
+
+
+def test_environment_forces_only_operators_that_have_the_backend(monkeypatch):
+    x, weight = torch.randn(1, 9, 4), torch.randn(4, 3)
+    monkeypatch.setenv(backends.BACKEND_VARIABLE, "mamba_ssm")  # no such backend of the convolution
+    expected = causal_conv1d.causal_conv1d_last(x, weight, backend="reference")
+    torch.testing.assert_close(causal_conv1d.causal_conv1d_last(x, weight), expected)
+    with pytest.raises(UserError, match="not available"):
+        selective_scan.selective_scan_last(x, x, -torch.ones(4, 2), *[torch.randn(1, 9, 1, 2)] * 2)
+    monkeypatch.setenv(backends.BACKEND_VARIABLE, "reference")
+    kind = {"device_type": "cpu", "dtype": "float32", "taps": 3, "bias": False, "silu": False, "reverse": False}
+    assert causal_conv1d.LADDER.choose("auto", kind | {"gradients": False}).name == "reference"
+
+
+def test_verdicts_are_kept():
+    calls = []
+
+    def disagreement(function, **kind):
+        calls.append(kind)
+        return float("nan")
+
+    ladder = backends.Ladder("probe", (backends.Backend("b", max),), disagreement, {"float32": 1.0})
+    kind = {"device_type": "cpu", "dtype": "float32"}
+    with pytest.warns(UserWarning, match="'b' is off"):
+        messages = {ladder.verdict(ladder.backends[0], kind) for _ in range(3)}
+    assert len(calls) == 1
+    assert len(messages) == 1 and "differs from the reference by nan" in messages.pop()
