@@ -107,6 +107,7 @@ def test_torch_free_modules_load_no_torch(module):
 
 def test_operators_load_without_a_jit(tmp_path):
     """On a platform without llvmlite the operators import, and say why the JIT is off."""
+    pytest.importorskip("torch")
     (tmp_path / "llvmlite.py").write_text("raise ImportError('no wheel for this platform')")
     code = (
         "from MambaSegLib.ops.selective_scan import LADDER\n"

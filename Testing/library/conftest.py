@@ -1,10 +1,8 @@
 """Fixtures for the library's tests: a complete model with a tiny network."""
 
 import pytest
-import torch
 
 from MambaSegLib.bundle import write_bundle
-from MambaSegLib.networks import create
 
 
 @pytest.fixture
@@ -59,6 +57,10 @@ def tiny_bundle_data() -> dict:
 @pytest.fixture
 def tiny_bundle(tmp_path, tiny_bundle_data):
     """The folder of that model, with seeded random weights."""
+    import torch  # here: tests of the torch-free modules run without it
+
+    from MambaSegLib.networks import create
+
     torch.manual_seed(0)
     network = create("mm_unet_test", 1, 3)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
