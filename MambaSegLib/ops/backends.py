@@ -15,10 +15,19 @@ import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+import torch
+
 from ..errors import UserError
+from .llvm_engine import not_traced
 
 BACKEND_VARIABLE = "MAMBASEG_BACKEND"  # forces one backend for a whole process, for fault finding
 NAMES = ("mamba_ssm", "causal_conv1d", "torchvision", "jit", "triton", "torch", "reference")
+
+
+def autocast_off(device_type: str) -> torch.autocast:
+    """Switches autocast off around an operator; devices that know none (meta, MPS before torch 2.5) need nothing."""
+    known = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)  # torch 2.4 or newer
+    return torch.autocast(device_type if known(device_type) else "cpu", enabled=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Ladder:
         self._tolerance = tolerance
         self._verdicts: dict[tuple[str, Hashable], str | None] = {}
 
+    @not_traced
     def choose(self, requested: str, kind: dict) -> Backend:
         """The backend for a call.
 

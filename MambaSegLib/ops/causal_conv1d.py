@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import llvm_conv1d, llvm_engine
-from .backends import Backend, Ladder
+from .backends import Backend, Ladder, autocast_off
 
 
 def reference(x, weight, bias=None, silu=False, reverse=False) -> Tensor:
@@ -133,7 +133,7 @@ def causal_conv1d_last(x, weight, bias=None, activation=None, reverse=False, bac
         "reverse": bool(reverse),
         "gradients": torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors),
     }
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast_off(x.device.type):
         function = LADDER.choose(backend, kind).function
         return function(*tensors, activation is not None, bool(reverse)).to(result_dtype)
 

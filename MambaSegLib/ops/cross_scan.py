@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
-from .backends import Backend, Ladder
+from .backends import Backend, Ladder, autocast_off
 from .scan_orders import scan_order
 from .selective_scan import reference
 
@@ -120,5 +120,5 @@ def cross_scan(u, delta, A, B, C, D, delta_bias, orders, backend="auto") -> Tens
         "directions": directions,
         "gradients": torch.is_grad_enabled() and any(x.requires_grad for x in tensors),
     }
-    with torch.autocast(u.device.type, enabled=False):
+    with autocast_off(u.device.type):
         return LADDER.choose(backend, kind).function(*tensors, orders).to(result_dtype)

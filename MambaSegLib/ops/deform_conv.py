@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import llvm_deform_conv, llvm_engine, torch_deform_conv
-from .backends import Backend, Ladder
+from .backends import Backend, Ladder, autocast_off
 
 
 def reference(x, offset, weight, bias, mask, stride, padding, dilation) -> Tensor:
@@ -146,7 +146,7 @@ def deform_conv2d(x, offset, weight, bias=None, stride=1, padding=0, dilation=1,
     _check_shapes(x, offset, weight, bias, stride, padding, dilation, mask)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     tensors = [None if t is None else t.to(dtype) for t in (x, offset, weight, bias, mask)]
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast_off(x.device.type):
         function = LADDER.choose(backend, _kind(*tensors, stride, dilation)).function
         return function(*tensors, stride, padding, dilation).to(x.dtype)
 

@@ -21,7 +21,7 @@ FORWARD_COST_S, BACKWARD_COST_S = 0.5e-9, 1.5e-9
 TILE_BYTES = 1 << 22  # measured: below 2 MiB the calls cost, above 8 MiB the cache misses
 
 
-@torch.compiler.disable
+@llvm_engine.not_traced
 def conv(x, offset, weight, bias, mask, stride, padding, dilation) -> torch.Tensor:
     """Shapes as in `deform_conv.reference`, all tensors of one type, float32 or float64."""
     return _DeformConv.apply(x, offset, weight, bias, mask, stride, padding, dilation)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
-from .backends import Backend, Ladder
+from .backends import Backend, Ladder, autocast_off
 
 
 def reference(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False) -> Tensor:
@@ -113,7 +113,7 @@ def selective_scan_last(
         "softplus": bool(delta_softplus),
         "gradients": torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors),
     }
-    with torch.autocast(u.device.type, enabled=False):
+    with autocast_off(u.device.type):
         return LADDER.choose(backend, kind).function(*tensors, bool(delta_softplus)).to(result_dtype)
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .llvm_engine import not_traced
+
 OLDEST_TRITON = (3, 0)  # the first with scans from the end; comes with torch 2.4
 MAX_STATES = 256
 T = 16  # steps of a chunk: a thread's registers hold its row of several tiles
@@ -54,6 +56,7 @@ def why_not() -> str | None:
     return None if major >= 7 else f"triton needs compute capability 7.0, this GPU has {major}.{minor}"
 
 
+@not_traced
 def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Tensor:
     """Channels-last shapes as in `selective_scan.reference`, float32, N up to 256; ValueError for more."""
     if A.shape[1] > MAX_STATES:

@@ -87,3 +87,30 @@ def test_verdicts_are_kept():
         messages = {ladder.verdict(ladder.backends[0], kind) for _ in range(3)}
     assert len(calls) == 1
     assert len(messages) == 1 and "differs from the reference by nan" in messages.pop()
+
+
+def test_autocast_is_off_inside_and_devices_without_it_do_not_matter(monkeypatch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with backends.autocast_off("cpu"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+        with backends.autocast_off("meta"):
+            assert torch.ones(2, device="meta").dtype == torch.float32
+    monkeypatch.delattr(torch.amp, "is_autocast_available", raising=False)  # as in torch 2.2, which has none for MPS
+    with backends.autocast_off("mps"):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("probe", report.PROBES, ids=lambda probe: probe.ladder.operator)
+def test_under_torch_compile(probe, backend):
+    torch._dynamo.reset()
+    inputs = [t.requires_grad_() for t in probe.operands()]
+
+    def function(*tensors):
+        return probe.call(tensors, backend).tanh()
+
+    compiled = torch.compile(function, backend="eager")
+    found, expected = (f(*inputs) for f in (compiled, function))
+    assert torch.equal(found, expected)
+    for a, b in zip(*(torch.autograd.grad(y.sum(), inputs) for y in (found, expected)), strict=True):
+        assert torch.equal(a, b)
