@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .llvm_engine import not_traced
+
 BORDER = 2
 FARTHEST = 2.0**20  # offsets are clamped to this: outside any image, and safe to turn into integers
 # Elements of one block of samples: in the cache on a CPU, enough to fill an accelerator.
@@ -20,6 +22,7 @@ BLOCK_ELEMENTS = {"cpu": 1 << 18}
 BLOCK_ELEMENTS_ACCELERATOR = 1 << 24
 
 
+@not_traced  # torch's compiler would unroll the loops over blocks and taps
 def conv(x, offset, weight, bias, mask, stride, padding, dilation) -> Tensor:
     """Shapes as in `deform_conv.reference`; any device, fp32 or fp64."""
     return _DeformConv.apply(x, offset, weight, bias, mask, stride, padding, dilation)

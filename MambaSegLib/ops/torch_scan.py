@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .llvm_engine import not_traced
+
 MIN_CHUNK_STEPS = 64
 # Elements that one step should touch to hide the cost of a call, and elements of one block buffer.
 STEP_ELEMENTS = {"cpu": 1 << 12}
@@ -202,6 +204,7 @@ def _block_gradients(rows: _Rows, gy: Tensor, starts: Tensor):
     return *(_unrows(x, length) for x in (from_B, from_A, dB, dC)), dAt
 
 
+@not_traced  # torch's compiler would unroll the loop over time
 def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Tensor:
     """Channels-last shapes as in ``selective_scan.reference``; any device, fp32 or fp64."""
     return _Scan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
