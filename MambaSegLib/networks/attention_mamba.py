@@ -18,6 +18,7 @@ from ..blocks.any_size import AnySizeNetwork
 from ..blocks.conv import pad_end
 from ..blocks.mixers import Mamba
 from ..blocks.vss import VSSBlock
+from ..ops.backends import autocast_off
 from .registry import Figure, NetworkSpec, register
 from .weights import fit_image_channels, load_strictly, read_weights
 
@@ -102,7 +103,7 @@ class FlowGrid(nn.Module):
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         height, width = fine.shape[2:]
         flow = self.flow(cat((self.fine(fine), resize(self.coarse(coarse), (height, width))), dim=1))
-        with torch.autocast(fine.device.type, enabled=False):  # a half has too few digits for a place in an image
+        with autocast_off(fine.device.type):  # a half has too few digits for a place in an image
             x, y = (torch.linspace(-1, 1, n, device=fine.device) for n in (width, height))
             base = torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)), dim=-1)
             return base + flow.float().permute(0, 2, 3, 1) / flow.new_tensor([width, height], dtype=torch.float32)
