@@ -42,6 +42,7 @@ class TrainConfig:
     mirror_axes: tuple[int, ...] = ()  # of (Z, Y, X), only where the anatomy is mirror-symmetric
     seed: int = 0
     device: str = "auto"
+    precision: str = "fp32"  # or bf16: autocast in training, where the processor or GPU is faster with it
     threads: int = 0  # 0: torch's default
     validate_every: int = 250
     checkpoint_every: int = 50
@@ -49,6 +50,7 @@ class TrainConfig:
     def __post_init__(self):
         _expect("optimizer", self.optimizer, "'adamw' or 'sgd'", self.optimizer in ("adamw", "sgd"))
         _expect("schedule", self.schedule, "'cosine' or 'poly'", self.schedule in ("cosine", "poly"))
+        _expect("precision", self.precision, "'fp32' or 'bf16'", self.precision in ("fp32", "bf16"))
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             _expect(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
         values = [label["value"] for label in self.model["labels"]]

@@ -166,7 +166,9 @@ def learn(config: TrainConfig, state: RunState, images, labels) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.step)
     state.network.train()
-    loss = deep_supervision(state.network.forward_multiscale(images), labels, config.scale_weights)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        scales = state.network.forward_multiscale(images)
+    loss = deep_supervision(scales, labels, config.scale_weights)
     if not torch.isfinite(loss):
         raise UserError(
             f"The loss became {loss.item()} at step {state.step}.",
