@@ -48,6 +48,7 @@ FINGERPRINTS = tuple(  # the special before the plain
         (("vmunet.",), "", "vm_unet", f"vmunet.{EMBED}", "vmunet.final_conv.weight"),
         (("mamba_unet.",), "", "mamba_unet", f"mamba_unet.{EMBED}", "mamba_unet.output.weight"),
         (("scab.",), "", "ultralight_vm_unet", "encoder1.0.weight", "final.weight"),
+        (("multi_scale_attentions.",), "", "attention_mamba", "layer0.0.0.weight", "multi_loss_head.0.0.weight"),
     )
 )
 

@@ -1,22 +1,13 @@
-"""Authors' checkpoints into our networks: read by an allow-list, recognised, renamed, loaded completely or not at all.
+"""Authors' checkpoints into our networks: recognised, renamed, loaded completely or not at all.
 
-A ``.pth`` file is a pickle, and a pickle is a program. Ours is run with a list of the few harmless things that weights
-and nnU-Net's logs are made of (tensors, numpy numbers and arrays of numpy 1 and 2); any other name in it ends the
-import. Because no such list is a proof, reading one also takes the word of the user, ``trust=True``, once per file:
-what is imported is kept as safetensors in a model bundle. Files ``.safetensors`` need no trust.
+``networks.weights_file`` reads a pickle by an allow-list. Because no such list is a proof, reading one also takes the
+word of the user, ``trust=True``, once per file: what is imported is kept as safetensors in a model bundle. Files
+``.safetensors`` need no trust.
 """
 
-import _codecs
-import collections
-import pickle
-import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .blocks.unet import drop_aliases
@@ -24,43 +15,7 @@ from .checkpoint_fingerprint import recognise
 from .errors import UserError
 from .networks import create, spec
 from .networks.weights import load_strictly, named_tensors
-
-NUMPY_CORE = np._core if hasattr(np, "_core") else np.core
-ALLOWED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("_codecs", "encode"): _codecs.encode,  # how bytes are written in pickles of protocol 2
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2
-    for _name in ("scalar", "_reconstruct"):
-        ALLOWED[_module, _name] = getattr(NUMPY_CORE.multiarray, _name)
-for _name in ("Half", "BFloat16", "Float", "Double", "Char", "Byte", "Short", "Int", "Long", "Bool"):
-    ALLOWED["torch", f"{_name}Storage"] = getattr(torch, f"{_name}Storage")
-
-
-class _AllowListUnpickler(pickle.Unpickler):
-    """Refuses every name that is not in ``ALLOWED``."""
-
-    def find_class(self, module, name):
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for '{module}.{name}'")
-        return ALLOWED[module, name]
-
-
-def _load(file, **options):
-    return _AllowListUnpickler(file, **options).load()
-
-
-# What torch.load takes in place of the module pickle, in every version of torch.
-_SAFE_PICKLE = types.SimpleNamespace(
-    __name__="allow_list", Unpickler=_AllowListUnpickler, load=_load, UnpicklingError=pickle.UnpicklingError
-)
+from .networks.weights_file import is_pickle, read_file
 
 
 @dataclass(frozen=True)
@@ -102,40 +57,21 @@ def read_checkpoint(path, trust: bool = False) -> Checkpoint:
         UserError: no file, a pickle without trust, objects that weights do not need, damaged, no weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.", "Give the path of a .pth, .pt or .safetensors file.")
-    if path.suffix == ".safetensors":
-        try:
-            return Checkpoint(drop_aliases(named_tensors(load_file(path), path.name)))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path.name} is not a readable safetensors file: {error}.", "Get it anew.") from error
-    if not trust:
+    if path.is_file() and is_pickle(path) and not trust:
         raise UserError(
-            f"{path.name} is a Python pickle, which could run code when it is read.",
-            "Say that you trust its origin (trust=True), or ask for a .safetensors file.",
+            f"{path.name} is a Python pickle: a small program that builds objects, so it could do harm when it is read.",
+            "If it comes from a source you trust, say so (--trust, trust=True); else ask for a .safetensors file.",
         )
-    content = _unpickle(path)
+    content = read_file(path)
     settings = content.get("init_args", {}) if isinstance(content, dict) else {}
     plans = settings.get("plans") or {}
     if plans:
-        plans = _configuration(plans, settings.get("configuration", ""))
+        plans = configuration(plans, settings.get("configuration", ""))
     weights = drop_aliases(named_tensors(content, path.name))
     return Checkpoint(weights, plans, settings.get("dataset_json") or {}, str(content.get("trainer_name", "")))
 
 
-def _unpickle(path: Path):
-    try:
-        return torch.load(path, map_location="cpu", pickle_module=_SAFE_PICKLE, weights_only=False)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path.name} holds more than weights: {error}.",
-            "It was not read. Ask its authors for a .safetensors file, or convert it where you trust it.",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError, MemoryError) as error:
-        raise UserError(f"{path.name} is not a readable checkpoint: {error}.", "Get it anew.") from error
-
-
-def _configuration(plans: dict, name: str) -> dict:
+def configuration(plans: dict, name: str) -> dict:
     """A configuration of nnU-Net's plans with what it inherits, in either dialect's spelling of strides and patch."""
     merged, seen = {}, set()
     while name:

@@ -1,16 +1,12 @@
 """Weights from files that others made: read without running anything in them, loaded completely or not at all."""
 
-import contextlib
-import pickle
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .weights_file import read_file
 
 # Where a checkpoint keeps its weights: nnU-Net, VMamba, timm and most others.
 CONTAINERS = ("network_weights", "model", "state_dict", "model_state_dict", "state_dict_ema")
@@ -22,41 +18,9 @@ def read_weights(path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or a torch pickle, without wrapping prefixes and thop's counters.
 
     Raises:
-        UserError: no such file, unreadable, holding objects other than tensors and plain numbers, or no weights.
+        UserError: see ``weights_file.read_file``; or no weights in it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}.", "Give the path of a .safetensors, .pth or .pt file.")
-    if path.suffix == ".safetensors":
-        try:
-            content = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path.name} is not a readable safetensors file: {error}.", "Fetch it again.") from error
-    else:
-        content = _unpickle(path)
-    return named_tensors(content, path.name)
-
-
-def _unpickle(path: Path):
-    try:
-        with _numpy_numbers():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(  # torch's own message advises to load it unsafely
-            f"{path.name} does not hold plain weights; nothing else is read, because it could run code.",
-            "Ask its authors for a .safetensors file, or convert it where you trust it.",
-        ) from error
-
-
-def _numpy_numbers():
-    """Admits what nnU-Net's logs hold besides tensors: numpy numbers, under the module names of numpy 1 and 2."""
-    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
-        return contextlib.nullcontext()  # cannot name them: such files are refused there
-    core = np._core if hasattr(np, "_core") else np.core
-    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?")}
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    scalars = [(core.multiarray.scalar, name) for name in names]
-    return torch.serialization.safe_globals([*scalars, np.dtype, torch.device, *kinds])
+    return named_tensors(read_file(path), Path(path).name)
 
 
 def named_tensors(content, name: str) -> dict[str, Tensor]:

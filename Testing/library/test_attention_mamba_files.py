@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from MambaSegLib.checkpoint_import import import_checkpoint
 from MambaSegLib.errors import UserError
 from MambaSegLib.networks import create, spec
 from MambaSegLib.networks.attention_mamba import DeepStemResNet
@@ -159,6 +160,12 @@ def test_the_authors_checkpoint_loads_completely(tmp_path):
         "multi_scale_attentions.fc_spatial.weight": network.attention.weigh.weight,
     }
     assert [k for k, place in places.items() if not torch.equal(place, weights[k])] == []
+
+
+def test_the_authors_checkpoint_is_recognised(tmp_path):
+    authors_file(tmp_path / "best.pth", 4)
+    imported = import_checkpoint(tmp_path / "best.pth", in_channels=1, trust=True)
+    assert (imported.name, imported.in_channels, imported.out_channels) == ("attention_mamba", 1, 4)
 
 
 @pytest.mark.parametrize("fault", ["one missing", "other classes"])

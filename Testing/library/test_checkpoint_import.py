@@ -238,7 +238,7 @@ def test_unknown_and_unreadable_files(tmp_path):
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError):
         import_checkpoint(path, trust=True)
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no weights file"):
         import_checkpoint(tmp_path / "absent.pth", trust=True)
 
 
