@@ -59,7 +59,7 @@ def read_checkpoint(path, trust: bool = False) -> Checkpoint:
     path = Path(path)
     if path.is_file() and is_pickle(path) and not trust:
         raise UserError(
-            f"{path.name} is a Python pickle: a small program that builds objects, so it could do harm when it is read.",
+            f"{path.name} is a Python pickle: a small program that builds objects and could do harm when it is read.",
             "If it comes from a source you trust, say so (--trust, trust=True); else ask for a .safetensors file.",
         )
     content = read_file(path)

@@ -20,7 +20,7 @@ from ..blocks.mixers import Mamba
 from ..blocks.vss import VSSBlock
 from ..ops.backends import autocast_off
 from .registry import Figure, NetworkSpec, register
-from .weights import fit_image_channels, load_strictly, read_weights
+from .weights import fit_image_channels, load_strictly
 
 SCALES = 4
 SMALLEST = 33  # sides up to 32 leave one pixel at stride 32, which a batch norm cannot measure
@@ -202,16 +202,9 @@ class AttentionMamba(AnySizeNetwork):
         self.heads = nn.ModuleList(nn.Conv2d(width, out_channels, 1) for _ in range(SCALES))
         self.attention = MambaAttention(width, out_channels, states, mamba)
 
-    def load_backbone(self, path) -> list[str]:
-        """Start the backbone from ImageNet weights: of this network, or of torchvision's ResNet-18, without its stem.
-
-        Returns:
-            What stays fresh, by name: nothing, or what torchvision's has not.
-
-        Raises:
-            UserError: unreadable, or weights of another network; nothing is changed then.
-        """
-        weights = {k: v for k, v in read_weights(path).items() if not k.startswith("fc.")}
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``: of this network's backbone, or of torchvision's ResNet-18, without its stem."""
+        weights = {k: v for k, v in weights.items() if not k.startswith("fc.")}
         fresh = []
         if "conv1.weight" in weights:  # torchvision's single 7x7
             own = self.backbone.state_dict()
@@ -219,8 +212,8 @@ class AttentionMamba(AnySizeNetwork):
             fresh = [k for k in own if k.startswith(stem)]
             weights = {k: v for k, v in weights.items() if not k.startswith(stem)} | {k: own[k] for k in fresh}
         weights = fit_image_channels(weights, "conv1.0.weight", self.image_channels)
-        load_strictly(self.backbone, weights, str(path))
-        return fresh
+        load_strictly(self.backbone, weights, what)
+        return [f"{name} starts fresh: {what} has another stem." for name in fresh]
 
     def _aligned(self, x: Tensor) -> list[Tensor]:
         """Image -> features of all levels at stride 4, (B, C, h, w) each."""

@@ -20,7 +20,7 @@ from ..blocks.vss import VSSBlock
 from ..ops.deform_conv import deform_conv2d
 from . import pvt_v2, swin
 from .registry import Figure, NetworkSpec, register
-from .weights import fit_image_channels, load_strictly, read_weights
+from .weights import fit_image_channels, load_strictly
 
 STRIDE = 32  # of the coarsest feature
 BACKBONES = {  # name: (class, its hyper-parameters, names of weight files -> ours)
@@ -262,15 +262,11 @@ class DecoMamba(AnySizeNetwork):
         supervised = reversed(widths[:5]) if distribution_heads else ()
         self.distribution_heads = nn.ModuleList(nn.Conv2d(width, out_channels, 1) for width in supervised)
 
-    def load_encoder(self, path) -> None:
-        """Start the encoder from ImageNet weights, in timm's or the authors' naming.
-
-        Raises:
-            UserError: unreadable, or weights of another network; nothing is changed then.
-        """
-        weights = self._encoder_names(read_weights(path))
-        weights = fit_image_channels(weights, "patch_embed.proj.weight", self.image_channels)
-        load_strictly(self.encoder, weights, str(path))
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``: ImageNet weights in timm's or the authors' naming."""
+        weights = fit_image_channels(self._encoder_names(weights), "patch_embed.proj.weight", self.image_channels)
+        load_strictly(self.encoder, weights, what)
+        return []
 
     def _decode(self, x: Tensor) -> list[Tensor]:
         """Features of stages 6 to 2 and of the bottleneck, finest first; sizes are multiples of ``STRIDE``."""

@@ -9,6 +9,8 @@ from torch import Tensor, cat, nn
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.vss import PatchEmbed, PatchExpand, PatchMerging, VSSStage, drop_path_rates
 from .registry import Figure, NetworkSpec, register
+from .vmamba_weights import start_from_vmamba, to_first_names
+from .weights import fit_image_channels
 
 
 class DecoderStage(VSSStage):
@@ -50,6 +52,12 @@ class MambaUNet(AnySizeNetwork):
         self.norm_up = nn.LayerNorm(width)
         self.up = PatchExpand(width, width, 4)
         self.output = nn.Conv2d(width, out_channels, 1, bias=False)
+
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``; the decoder's blocks start as the encoder's of the same level."""
+        first = "patch_embed.proj.weight"
+        named = fit_image_channels(to_first_names(weights), first, self.patch_embed.proj.in_channels)
+        return start_from_vmamba(self, named, what, ("patch_embed.", "layers."))
 
     def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
         x = self.patch_embed(padded.expand(-1, 3, -1, -1) if padded.shape[1] == 1 else padded)

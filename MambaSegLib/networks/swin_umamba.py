@@ -4,12 +4,18 @@ Jiarun Liu et al., "Swin-UMamba: Mamba-based UNet with ImageNet-based pretrainin
 authors' ablation says that the pretraining is the method: without it DSC on AbdomenMR falls from 0.776 to 0.705.
 """
 
+import re
+
 from torch import Tensor, cat, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.residual import EncoderBlock, OutBlock, UpBlock
 from ..blocks.vss import PatchEmbed, PatchExpand, PatchMerging, VSSStage, drop_path_rates
 from .registry import Figure, NetworkSpec, register
+from .vmamba_weights import start_from_vmamba, to_first_names
+from .weights import fit_image_channels
+
+DOWNSAMPLE = re.compile(r"^layers\.(\d)\.downsample")
 
 
 class VSSEncoder(nn.Module):
@@ -28,6 +34,12 @@ class VSSEncoder(nn.Module):
         for merge, layer in zip(self.downsamples, self.layers[1:], strict=True):
             features.append(layer(merge(features[-1])))
         return features
+
+
+def _encoder_names(weights: dict) -> dict:
+    """VMamba's names, of any of its code -> those of ``VSSEncoder`` in the whole network."""
+    named = to_first_names(weights)
+    return {"vssm_encoder." + DOWNSAMPLE.sub(r"downsamples.\1", key): tensor for key, tensor in named.items()}
 
 
 class SwinUMamba(AnySizeNetwork):
@@ -62,6 +74,11 @@ class SwinUMamba(AnySizeNetwork):
         self.decoder2 = UpBlock(2, w[0], half)
         self.decoder1 = EncoderBlock(2, half, half)
         self.out_layers = nn.ModuleList(OutBlock(2, c, out_channels) for c in (half, *w[:3]))
+
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``; the 4x4 patches of VMamba have no counterpart behind this network's stem."""
+        named, fresh = _encoder_names(weights), ("vssm_encoder.patch_embed.",)
+        return start_from_vmamba(self, named, what, ("vssm_encoder.",), fresh)
 
     def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
         """Scales 1, 1/2, 1/4, 1/8."""
@@ -116,6 +133,13 @@ class SwinUMambaD(AnySizeNetwork):
         widths = [width * 2**i for i in range(4)]
         self.vssm_encoder = VSSEncoder(in_channels, widths, depths, 4, drop_path, states)
         self.decoder = VSSDecoder(widths[2::-1], out_channels, drop_path, states)
+
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``."""
+        first = "vssm_encoder.patch_embed.proj.weight"
+        channels = self.vssm_encoder.patch_embed.proj.in_channels
+        named = fit_image_channels(_encoder_names(weights), first, channels)
+        return start_from_vmamba(self, named, what, ("vssm_encoder.",))
 
     def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
         """Scales 1, 1/4, 1/8, 1/16."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.vss import PatchMerging, VMambaBlock, drop_path_rates
-from ..errors import UserError
 from .registry import Figure, NetworkSpec, register
+from .weights import fit_image_channels, load_strictly
 
 GENERATIONS = {
     "v0": {"states": 16, "expand": 2.0, "gate": True, "conv_bias": True, "mlp_ratio": 0.0},
@@ -129,28 +129,18 @@ class VMambaSegmenter(AnySizeNetwork):
         logits = self.head(self.smooth(x))
         return [F.interpolate(logits, size=padded.shape[2:], mode="bilinear", align_corners=False)]
 
-    def load_backbone(self, state: dict) -> None:
-        """Take over ImageNet weights, strictly; their classifier is left out.
-
-        Args:
-            state: the authors' state dict.
-
-        Raises:
-            UserError: keys or shapes are not those of this backbone.
-        """
-        state = {
-            key: tensor for key, tensor in rename_upstream_keys(state).items() if not key.startswith("classifier.")
-        }
+    def load_encoder(self, weights: dict, what: str) -> list[str]:
+        """See ``weights.load_encoder``: of the same generation and depth; their classifier is left out."""
+        named = rename_upstream_keys(weights)
         own = self.backbone.state_dict()
-        state = {
-            k: t.reshape(own[k].shape) if k in own and t.numel() == own[k].numel() else t for k, t in state.items()
+        fitting = {  # some files have linear maps as 1x1 convolutions
+            k: t.reshape(own[k].shape) if k in own and t.numel() == own[k].numel() else t
+            for k, t in named.items()
+            if not k.startswith("classifier.")
         }
-        try:
-            self.backbone.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise UserError(
-                f"These weights are not of this VMamba backbone: {error}", "Choose the variant that fits."
-            ) from error
+        first = next(k for k in own if k.startswith("patch_embed.0."))
+        load_strictly(self.backbone, fit_image_channels(fitting, first, own[first].shape[1]), what)
+        return []
 
 
 def rename_upstream_keys(state: dict) -> dict:

@@ -23,6 +23,31 @@ def read_weights(path) -> dict[str, Tensor]:
     return named_tensors(read_file(path), Path(path).name)
 
 
+def load_encoder(network: nn.Module, path) -> list[str]:
+    """Start a network's encoder from ImageNet weights; a training does so before its first step.
+
+    Deco-Mamba takes PVTv2 and Swin (timm's and the authors' names), VM-UNet, Mamba-UNet and Swin-UMamba take VMamba of
+    the first generation (``vssmtiny_dp01_ckpt_epoch_292.pth``, ``vmamba_small_e238_ema.pth``), the VMamba segmenters
+    that of their own generation, Attention-Mamba a ResNet-18.
+
+    Args:
+        network: as ``registry.create`` made it.
+        path: ``.safetensors``, or a pickle in any form that ``read_weights`` knows.
+
+    Returns:
+        Sentences on what was not taken over, for the user; empty: everything was.
+
+    Raises:
+        UserError: unreadable, weights of another encoder (nothing is changed then), or a network without pretraining.
+    """
+    if not hasattr(network, "load_encoder"):
+        raise UserError(
+            f"The network {type(network).__name__} has no encoder with ImageNet weights.",
+            "Leave the encoder's weights out, or choose deco_mamba, swin_umamba, vm_unet, vmamba or attention_mamba.",
+        )
+    return network.load_encoder(read_weights(path), Path(path).name)
+
+
 def named_tensors(content, name: str) -> dict[str, Tensor]:
     """The tensors of what a file held, wherever its authors keep them, without prefixes and counters.
 

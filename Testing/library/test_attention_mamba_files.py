@@ -10,7 +10,7 @@ from MambaSegLib.checkpoint_import import import_checkpoint
 from MambaSegLib.errors import UserError
 from MambaSegLib.networks import create, spec
 from MambaSegLib.networks.attention_mamba import DeepStemResNet
-from MambaSegLib.networks.weights import load_strictly, read_weights
+from MambaSegLib.networks.weights import load_encoder, load_strictly, read_weights
 
 
 def authors_manifest(classes, width=128, states=16):
@@ -186,7 +186,7 @@ def test_imagenet_weights_of_the_backbone(tmp_path):
         source.state_dict() | {"fc.weight": torch.zeros(1000, 8), "fc.bias": torch.zeros(1000)}, tmp_path / "r.pth"
     )
     network = create("attention_mamba_test", 1, 3)
-    assert network.load_backbone(tmp_path / "r.pth") == []
+    assert load_encoder(network, tmp_path / "r.pth") == []
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in network.backbone.state_dict().items())
 
 
@@ -199,7 +199,7 @@ def test_torchvisions_resnet_fills_what_it_has(tmp_path):
     plain |= {f"bn1.{part}": torch.ones(4) for part in ("weight", "bias", "running_mean", "running_var")}
     torch.save(plain | {"fc.weight": torch.zeros(1000, 8)}, tmp_path / "resnet18.pth")
     network = create("attention_mamba_test", 1, 3)
-    fresh = network.load_backbone(tmp_path / "resnet18.pth")
-    assert set(fresh) == {k for k in source if k.startswith(stem)}
+    remarks = load_encoder(network, tmp_path / "resnet18.pth")
+    assert {remark.split(" starts fresh")[0] for remark in remarks} == {k for k in source if k.startswith(stem)}
     assert (network.backbone.layer4[1].conv2.weight == 7).all() and (network.backbone.layer1[0].bn1.bias == 7).all()
     assert not (network.backbone.layer1[0].conv1.weight == 1).any()

@@ -117,7 +117,7 @@ def test_golden_backbone(golden, tag):
     with torch.device("meta"):
         network = create(tag, entry["input"][1], 4).eval()
     backbone = network.backbone.to_empty(device="cpu")
-    network.load_backbone(authors_weights(entry, weights))
+    network.load_encoder(authors_weights(entry, weights), tag)
     classifier = sum(np.prod(s) for k, s in entry["state_dict"].items() if k.startswith("classifier."))
     assert sum(p.numel() for p in backbone.parameters()) == entry["params"] - classifier
     difference = worst_difference(folder, tag, backbone(weights.image(*entry["input"])))

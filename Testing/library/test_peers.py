@@ -5,7 +5,7 @@ import torch
 
 from MambaSegLib.networks import create
 from MambaSegLib.networks.macs import count_variant
-from MambaSegLib.networks.vmamba import VMamba, rename_upstream_keys
+from MambaSegLib.networks.vmamba import VMamba
 
 WIDTHS_3D = (32, 64, 128, 256, 320, 320)
 FLAT = (1, 2, 2)
@@ -142,7 +142,7 @@ def test_imagenet_weights_of_vmamba_load(generation):
     source, segmenter = VMamba(3, **hyper), create("vmamba_test", 3, 2, **hyper)
     state = {"classifier.head.weight": torch.zeros(10, 64), **source.state_dict()}
     state = {k: v[..., None, None] if k.endswith("_proj.weight") else v for k, v in state.items()}
-    segmenter.load_backbone(rename_upstream_keys(state))
+    segmenter.load_encoder(state, "vmamba.pth")
     x = torch.randn(1, 3, 32, 32)
     for a, b in zip(source.eval()(x), segmenter.eval().backbone(x), strict=True):
         assert torch.equal(a, b)
