@@ -86,8 +86,8 @@ _FIELDS: dict[str, tuple[_Test, str]] = {
     "labels": (lambda v: _is_list(v) and len(v) > 0, "a list that is not empty"),
     "inputs": _LIST,
     "preprocessing": _OBJECT,
-    "preprocessing.orientation": (_is_orientation, "three letters such as 'RAS' or 'LPS'"),
-    "preprocessing.spacing_mm": (_list_of(_is_positive, 3), "three numbers > 0 (x, y, z)"),
+    "preprocessing.orientation": (_or_null(_is_orientation), "three letters such as 'RAS' or 'LPS', or null"),
+    "preprocessing.spacing_mm": (_list_of(_or_null(_is_positive), 3), "three numbers > 0 or nulls (x, y, z)"),
     "preprocessing.normalisation": _OBJECT,
     "preprocessing.normalisation.name": _FILLED,
     "inference": _OBJECT,
@@ -122,6 +122,13 @@ _FIELDS: dict[str, tuple[_Test, str]] = {
     "weights.bytes": (lambda v: _is_whole(v) and v > 0, "a whole number > 0"),
     "weights.dtype": (lambda v: v in ("float16", "float32"), "'float16' or 'float32'"),
 }
+# The same for fields that need not be there.
+_OPTIONAL_FIELDS: dict[str, tuple[_Test, str]] = {
+    "preprocessing.size": (
+        _list_of(_or_null(lambda v: _is_whole(v) and v > 0), 3),
+        "three whole numbers > 0 or nulls (x, y, z)",
+    ),
+}
 _LABEL_FIELDS: dict[str, tuple[_Test, str]] = {
     "value": (lambda v: _is_whole(v) and v > 0, "a whole number > 0"),
     "name": _FILLED,
@@ -153,6 +160,8 @@ def check_bundle_data(data: object, where: str) -> None:
         raise _wrong(where, "(whole file)", "an object", data)
     _check_version(data, where)
     _check_fields(data, _FIELDS, where, "")
+    there = {name: rule for name, rule in _OPTIONAL_FIELDS.items() if _get(data, name) is not ...}
+    _check_fields(data, there, where, "")
     for index, label in enumerate(data["labels"]):
         _check_fields(label, _LABEL_FIELDS, where, f"labels[{index}]")
         if label["terminology"]:

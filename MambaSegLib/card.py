@@ -57,11 +57,19 @@ def _structures(data: dict) -> str:
 def _inputs(data: dict) -> str:
     recipe, inference = data["preprocessing"], data["inference"]
     lines = [f"- {item['name']} ({item['modality']}): {item['description']}" for item in data["inputs"]]
-    spacing = " x ".join(f"{value:g}" for value in recipe["spacing_mm"])
-    lines.append(f"- Any grid; computed at {spacing} mm, {recipe['orientation']}, {recipe['normalisation']['name']}")
+    lines.append(f"- Any grid; {_grid(recipe)}, {recipe['normalisation']['name']}")
     patch = " x ".join(map(str, inference["patch"]))
     lines.append(f"- Windows of {patch} voxels (z, y, x), overlap {inference['overlap']:g}")
     return "\n".join(lines)
+
+
+def _grid(recipe: dict) -> str:
+    """On what grid a recipe computes, as a card says it."""
+    spacing = " x ".join("own" if value is None else f"{value:g}" for value in recipe["spacing_mm"])
+    parts = [f"computed at {spacing} mm", recipe["orientation"] or "axes as acquired"]
+    if size := recipe.get("size"):
+        parts.append("whole image as " + " x ".join("own" if n is None else str(n) for n in size) + " voxels")
+    return ", ".join(parts)
 
 
 def _metrics(data: dict) -> str:

@@ -12,33 +12,37 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from . import dicom_series
+from . import dicom_series, picture
 from .errors import UserError
 from .label_file import check_output, collapse_layers, write_labels
 from .nifti_check import check_nifti, damaged, no_voxel_size
-from .volume import Volume, check_volume
+from .volume import Volume, check_slices, check_volume
 
 __all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
 
 EXTENSIONS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
-_READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or a DICOM folder"
+_READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or folder, or a picture: {', '.join(picture.EXTENSIONS)}"
 
 
 def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn) -> Volume:
-    """Read one scalar 3-D image.
+    """Read one scalar 3-D image, or a picture.
 
     Args:
-        path: .nrrd .nhdr .nii .nii.gz .mha .mhd, a folder with a DICOM series, or any file of that series.
+        path: .nrrd .nhdr .nii .nii.gz .mha .mhd, a folder with a DICOM series, or any file of that series; .png .jpg
+            .bmp .tif or a slice in colour.
         warn: told in a sentence about things that the user should know but that do not stop the work.
 
     Returns:
-        The image, (Z, Y, X), in the file's own number type.
+        The image, (Z, Y, X), in the file's own number type; a colour picture (3, 1, Y, X).
 
     Raises:
-        UserError: missing, corrupt or wrong file, 4-D or colour image, NaN, one slice, broken geometry.
+        UserError: missing, corrupt or wrong file, 4-D or colour volume, NaN, one slice that is no picture, broken
+            geometry.
     """
     path = Path(path)
     image = _read(path, warn)
+    if picture.is_picture_file(path) or picture.is_colour_slice(image):
+        return picture.from_image(image, path.name)
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise UserError(
             f"One grey value per voxel was expected, but '{path.name}' has {image.GetNumberOfComponentsPerPixel()} "
@@ -46,6 +50,7 @@ def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn) -
             "Choose or extract a single channel.",
         )
     volume = Volume.from_sitk(image, path.name)
+    check_slices(volume)
     check_volume(volume)
     return volume
 
@@ -58,6 +63,8 @@ def read_labels(path: str | Path) -> Volume:
     """
     path = Path(path)
     image = _read(path, warnings.warn)
+    if picture.is_picture_file(path):
+        return picture.grey(picture.from_image(image, path.name))
     if image.GetNumberOfComponentsPerPixel() > 1:
         volume = collapse_layers(image, path.name)
     else:
@@ -86,6 +93,8 @@ def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
             if path.name.lower().endswith((".nii", ".nii.gz")):
                 check_nifti(path)
             image = sitk.ReadImage(str(path))
+        elif picture.is_picture_file(path):
+            return sitk.ReadImage(str(path))
         elif dicom_series.is_dicom(path):
             image = dicom_series.read_file(path, warn)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from .errors import UserError
 from .regrid import Reorientation, Resampling, box_above
 from .roi import Roi
-from .volume import Box, Volume
+from .volume import Box, Volume, axis_code
 
 __all__ = ["Prepared", "Roi", "patch_of", "prepare", "recipe_of"]
 
@@ -116,8 +116,10 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
 
     Args:
         volume: the input image, scalar or several channels.
-        recipe: "orientation", "spacing_mm" (x, y, z), "normalisation" {"name": "zscore" | "percentile_zscore" |
-            "ct_clip", for the last "lo", "hi"}; optional "patch" ((z,) y, x), up to which surroundings are taken in and
+        recipe: "orientation" (None: the axes as they were acquired), "spacing_mm" (x, y, z; None for an axis that
+            keeps its own), "normalisation" {"name": "zscore" | "percentile_zscore" | "ct_clip", for the last "lo",
+            "hi"}; optional "size" (x, y, z; voxels that the whole image shall have along an axis, whatever its
+            spacing; None: by spacing), "patch" ((z,) y, x), up to which surroundings are taken in and
             then mirrored, and "margin_mm", the surroundings of a region of interest.
         roi: where labels are wanted; None is everywhere. Intensities are normalised over its bounding box (networks
             learn on boxes), so what lies around it does not matter.
@@ -127,8 +129,9 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     """
     whole = tuple(slice(0, n) for n in volume.shape)
     region, inside = (whole, None) if roi is None else roi.locate(volume)
-    turn = Reorientation.between(volume.direction, recipe["orientation"])
-    wanted = np.array(recipe["spacing_mm"], float)
+    turn = Reorientation.between(volume.direction, recipe["orientation"] or axis_code(volume.direction))
+    spacing = [volume.spacing_mm[axis] for axis in turn.source]
+    wanted = _wanted_spacing(recipe, spacing, [volume.shape[::-1][axis] for axis in turn.source])
     patch = patch_of(recipe)
 
     # Half a voxel less than the patch: the voxel count is rounded, and one too many would cost a second window.
@@ -136,13 +139,19 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     crop = _with_surroundings(region, volume, turn, patch_mm, float(recipe.get("margin_mm", 0)))
     channels = np.stack([_normalise(c, region, crop, recipe["normalisation"]) for c in volume.channels])
     turned = turn.apply(channels)
-    spacing = [volume.spacing_mm[axis] for axis in turn.source]
     resampling = Resampling.between(turned.shape[1:], spacing, wanted)
     array = resampling.apply(turned)
     lacking = [max(0, p - n) for p, n in zip(patch, array.shape[1:], strict=True)]
     pad = tuple((n // 2, n - n // 2) for n in lacking)
     array = np.ascontiguousarray(_mirror_pad(array, pad), dtype=np.float32)
     return Prepared(array, volume.shape, crop, region, inside, turn, resampling, pad)
+
+
+def _wanted_spacing(recipe: dict, spacing, size) -> np.ndarray:
+    """Voxel size (x, y, z) on the network's grid, for a whole image with `size` voxels of `spacing` on turned axes."""
+    of_size = recipe.get("size") or (None,) * 3
+    rows = zip(recipe["spacing_mm"], of_size, spacing, size, strict=True)
+    return np.array([mm * n / wanted if wanted else given or mm for given, wanted, mm, n in rows], float)
 
 
 def _with_surroundings(region: Box, volume: Volume, turn: Reorientation, patch_mm: np.ndarray, margin_mm: float) -> Box:

@@ -17,7 +17,7 @@ from .inference import load_network, predict, resolve_device, scan_backend
 from .job import Report
 from .postprocessing import measure, remove_small_components, to_label_values
 from .preprocessing import Prepared, Roi, prepare, recipe_of
-from .volume import Volume, check_volume
+from .volume import Volume, check_slices, check_volume
 
 _MUCH_COARSER = 3.0  # times the voxel size the model was trained on: from there on its structures are hardly resolved
 
@@ -146,6 +146,8 @@ def _segment(job, volume, bundle, recipe, roi, device, wanted, image_key: str | 
             f"The model '{bundle.id}' expects {expected} input image(s) ({names}), but {len(volume.channels)} came.",
             "Choose a model that fits the image.",
         )
+    if len(recipe["patch"]) == 3:
+        check_slices(volume)
     _warn_if_coarse(job, volume, recipe)
     with job.step("prepare", "Preparing the image"):
         prepared = _prepared(job, volume, recipe, roi, image_key)
@@ -235,8 +237,9 @@ def _wanted(request: dict, bundle: ModelBundle) -> tuple[Label, ...]:
 
 
 def _warn_if_coarse(job: _Run, volume: Volume, recipe: dict) -> None:
-    if max(volume.spacing_mm) > _MUCH_COARSER * max(recipe["spacing_mm"]):
-        coarse, trained = (" x ".join(f"{v:g}" for v in s) for s in (volume.spacing_mm, recipe["spacing_mm"]))
+    spacing = [mm for mm in recipe["spacing_mm"] if mm]  # without the axes that keep their own
+    if spacing and max(volume.spacing_mm) > _MUCH_COARSER * max(spacing):
+        coarse, trained = (" x ".join(f"{v:g}" for v in s) for s in (volume.spacing_mm, spacing))
         job.warn(f"The image's voxels ({coarse} mm) are much coarser than those the model was trained on ({trained} "
                   "mm): expect less from the result.")  # fmt: skip
 

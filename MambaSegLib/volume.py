@@ -126,15 +126,20 @@ def parse_axis_code(code: str) -> list[tuple[int, int]]:
     return axes
 
 
-def check_volume(volume: Volume) -> None:
-    """Raise UserError when nothing sensible can be computed from the image: one slice, NaN, broken geometry."""
-    name = f"'{volume.name}'" if volume.name else "The image"
-    spacing, direction = np.array(volume.spacing_mm), volume.direction
+def check_slices(volume: Volume) -> None:
+    """Raise UserError when the image is a single slice."""
     if min(volume.shape) < 2:
         size = " x ".join(str(n) for n in volume.shape[::-1])
         raise UserError(
-            f"A volume of several slices was expected, but {name} has {size} voxels.", "Choose the whole 3-D series."
+            f"A volume of several slices was expected, but {_shown_name(volume)} has {size} voxels.",
+            "Choose the whole 3-D series.",
         )
+
+
+def check_volume(volume: Volume) -> None:
+    """Raise UserError when nothing sensible can be computed from the image: NaN, broken geometry."""
+    name = _shown_name(volume)
+    spacing, direction = np.array(volume.spacing_mm), volume.direction
     if not np.isfinite(spacing).all() or spacing.min() <= 0:
         raise UserError(
             f"A voxel size above zero was expected, but {name} says {_triple(spacing)} mm.",
@@ -157,6 +162,10 @@ def check_volume(volume: Volume) -> None:
     # A NaN makes min and max NaN: two passes over the voxels and no copy.
     if volume.array.dtype.kind == "f" and not np.isfinite([volume.array.min(), volume.array.max()]).all():
         raise not_finite(name)
+
+
+def _shown_name(volume: Volume) -> str:
+    return f"'{volume.name}'" if volume.name else "The image"
 
 
 def not_finite(subject: str) -> UserError:

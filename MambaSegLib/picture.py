@@ -1,0 +1,67 @@
+"""Pictures: PNG, JPEG, BMP and TIFF files, and colour slices in medical formats, as volumes one slice thick.
+
+Torch-free. A picture has no voxel size in millimetres: a pixel counts as 1 mm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import UserError
+from .volume import Volume
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def is_picture_file(path: Path) -> bool:
+    """Whether the file's name says that it is a picture."""
+    return path.name.lower().endswith(EXTENSIONS)
+
+
+def is_colour_slice(image: sitk.Image) -> bool:
+    """Whether a 3-D image is one slice of red, green, blue (and opacity) bytes, as Slicer saves a picture."""
+    colours = image.GetNumberOfComponentsPerPixel() in (3, 4)
+    return colours and image.GetSize()[2:] == (1,) and image.GetPixelID() == sitk.sitkVectorUInt8
+
+
+def from_image(image: sitk.Image, name: str) -> Volume:
+    """Grey picture: (1, Y, X); colour: (3, 1, Y, X), without opacity. A colour slice keeps its place in space.
+
+    Raises:
+        UserError: several pages, or an unusual number of colours.
+    """
+    components = image.GetNumberOfComponentsPerPixel()
+    if image.GetDimension() == 3 and image.GetSize()[2] == 1 and not is_colour_slice(image):
+        image = image[:, :, 0]
+    if image.GetDimension() == 2:
+        image = sitk.JoinSeries(image)
+        image.SetSpacing((1, 1, 1))
+        image.SetOrigin((0, 0, 0))
+    if image.GetSize()[2] != 1 or components > 4:
+        raise UserError(
+            f"A grey or colour picture was expected, but '{name}' has {image.GetSize()[2]} pages and {components} "
+            "values per pixel.",
+            "Save one page as PNG.",
+        )
+    volume = Volume.from_sitk(image, name)
+    if components == 1:
+        return volume
+    return volume.with_array(np.ascontiguousarray(volume.array[: 3 if components > 2 else 1]))
+
+
+def grey(volume: Volume) -> Volume:
+    """The one value per pixel of a picture whose colours are all the same, as masks saved in colour are.
+
+    Raises:
+        UserError: it really has colours.
+    """
+    channels = volume.channels
+    if any(not np.array_equal(channels[0], other) for other in channels[1:]):
+        raise UserError(
+            f"One label per pixel was expected, but '{volume.name}' is a picture with colours.",
+            "Save the mask as a grey picture whose values are the labels (0 is background).",
+        )
+    return volume.with_array(channels[0])
