@@ -124,6 +124,8 @@ _FIELDS: dict[str, tuple[_Test, str]] = {
 }
 # The same for fields that need not be there.
 _OPTIONAL_FIELDS: dict[str, tuple[_Test, str]] = {
+    "inference.slice_axis": (lambda v: _is_whole(v) and 0 <= v <= 2, "0, 1 or 2 (of Z, Y, X)"),
+    "inference.neighbours": (lambda v: _is_whole(v) and v >= 0, "a whole number >= 0"),
     "preprocessing.size": (
         _list_of(_or_null(lambda v: _is_whole(v) and v > 0), 3),
         "three whole numbers > 0 or nulls (x, y, z)",
@@ -195,8 +197,9 @@ def _check_fields(item, fields: dict[str, tuple[_Test, str]], where: str, prefix
 def _check_together(data: dict, where: str) -> None:
     """Rules between fields."""
     out_channels, in_channels = data["network"]["out_channels"], data["network"]["in_channels"]
-    if len(data["inputs"]) != in_channels:
-        expected = f"{in_channels} entries, as network.in_channels says"
+    slices = 2 * data["inference"].get("neighbours", 0) + 1  # each input comes with its neighbours as channels
+    if len(data["inputs"]) * slices != in_channels:
+        expected = f"{in_channels // slices} entries, as network.in_channels says"
         raise _wrong(where, "inputs", expected, len(data["inputs"]))
     seen: dict[str, set] = {"value": set(), "name": set()}
     for index, label in enumerate(data["labels"]):

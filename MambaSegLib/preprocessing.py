@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import UserError
+from .normalisation import normalise
 from .regrid import Reorientation, Resampling, box_above
 from .roi import Roi
 from .volume import Box, Volume, axis_code
@@ -117,10 +117,11 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     Args:
         volume: the input image, scalar or several channels.
         recipe: "orientation" (None: the axes as they were acquired), "spacing_mm" (x, y, z; None for an axis that
-            keeps its own), "normalisation" {"name": "zscore" | "percentile_zscore" | "ct_clip", for the last "lo",
-            "hi"}; optional "size" (x, y, z; voxels that the whole image shall have along an axis, whatever its
-            spacing; None: by spacing), "patch" ((z,) y, x), up to which surroundings are taken in and
-            then mirrored, and "margin_mm", the surroundings of a region of interest.
+            keeps its own), "normalisation" as in `normalisation`. Optional: "size" (x, y, z; voxels that the whole
+            image shall have along an axis, whatever its spacing; None: by spacing); "slice_axis" (of Z, Y, X after
+            turning: becomes the network's first, along which slices are counted; spacing, size and patch mean the axes
+            after that); "neighbours" (slices on either side that become channels); "patch" ((z,) y, x), up to which
+            surroundings are taken in and then mirrored; "margin_mm", the surroundings of a region of interest.
         roi: where labels are wanted; None is everywhere. Intensities are normalised over its bounding box (networks
             learn on boxes), so what lies around it does not matter.
 
@@ -130,6 +131,7 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     whole = tuple(slice(0, n) for n in volume.shape)
     region, inside = (whole, None) if roi is None else roi.locate(volume)
     turn = Reorientation.between(volume.direction, recipe["orientation"] or axis_code(volume.direction))
+    turn = turn.with_first(recipe.get("slice_axis", 0))
     spacing = [volume.spacing_mm[axis] for axis in turn.source]
     wanted = _wanted_spacing(recipe, spacing, [volume.shape[::-1][axis] for axis in turn.source])
     patch = patch_of(recipe)
@@ -137,13 +139,14 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     # Half a voxel less than the patch: the voxel count is rounded, and one too many would cost a second window.
     patch_mm = wanted * (np.array(patch[::-1]) - 0.5)
     crop = _with_surroundings(region, volume, turn, patch_mm, float(recipe.get("margin_mm", 0)))
-    channels = np.stack([_normalise(c, region, crop, recipe["normalisation"]) for c in volume.channels])
+    channels = normalise(volume.channels, region, crop, recipe["normalisation"])
     turned = turn.apply(channels)
     resampling = Resampling.between(turned.shape[1:], spacing, wanted)
     array = resampling.apply(turned)
     lacking = [max(0, p - n) for p, n in zip(patch, array.shape[1:], strict=True)]
     pad = tuple((n // 2, n - n // 2) for n in lacking)
-    array = np.ascontiguousarray(_mirror_pad(array, pad), dtype=np.float32)
+    array = _with_neighbours(_mirror_pad(array, pad), recipe.get("neighbours", 0))
+    array = np.ascontiguousarray(array, dtype=np.float32)
     return Prepared(array, volume.shape, crop, region, inside, turn, resampling, pad)
 
 
@@ -169,37 +172,6 @@ def _with_surroundings(region: Box, volume: Volume, turn: Reorientation, patch_m
     return tuple(box)
 
 
-def _normalise(channel: np.ndarray, region: Box, crop: Box, how: dict) -> np.ndarray:
-    """The crop of one channel (Z, Y, X) as float32, scaled by what is found in the region."""
-    sample = channel[region]
-    low, high = sample.min(), sample.max()
-    if low == high:
-        raise UserError(
-            f"An image with structure was expected, but every voxel of the region is {low:g}.",
-            "Choose the right image, or move the region of interest onto the patient.",
-        )
-    if how["name"] == "zscore":
-        return _standardised(channel[crop], sample)
-    if how["name"] == "percentile_zscore":
-        low, high = np.percentile(sample, (0.5, 99.5))
-        return _standardised(*(np.clip(part.astype(np.float32), low, high) for part in (channel[crop], sample)))
-    if how["name"] == "ct_clip":
-        # To -1..1 by fixed Hounsfield numbers: the same tissue looks the same in every scan.
-        middle, half = (how["hi"] + how["lo"]) / 2, (how["hi"] - how["lo"]) / 2
-        return np.clip((channel[crop].astype(np.float32) - middle) / half, -1, 1)
-    raise UserError(f"Unknown normalisation '{how['name']}'.", "Use zscore, percentile_zscore or ct_clip.")
-
-
-def _standardised(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """(values - mean) / standard deviation of the sample, float32; slice by slice, without a float64 copy."""
-    mean = sample.mean(dtype=np.float64)
-    variance = np.mean([np.square(plane - mean, dtype=np.float64).mean() for plane in sample])
-    scale = max(float(np.sqrt(variance)), 1e-8)
-    if values.dtype.kind == "f" and values.dtype.itemsize == 8:
-        return ((values - mean) / scale).astype(np.float32)
-    return (values.astype(np.float32) - np.float32(mean)) / np.float32(scale)
-
-
 def _mirror_pad(array: np.ndarray, pad) -> np.ndarray:
     """(C, Z, Y, X) mirrored outwards: without repeating the edge, except where too little is left to mirror."""
     for axis, width in enumerate(pad, start=1):
@@ -208,3 +180,14 @@ def _mirror_pad(array: np.ndarray, pad) -> np.ndarray:
             widths[axis] = width
             array = np.pad(array, widths, mode="reflect" if max(width) < array.shape[axis] else "symmetric")
     return array
+
+
+def _with_neighbours(array: np.ndarray, count: int) -> np.ndarray:
+    """(C, Z, Y, X) -> ((2 count + 1) C, Z, Y, X): first the slices `count` below, last those `count` above.
+
+    The outermost slice stands for those beyond it.
+    """
+    if not count:
+        return array
+    z = np.arange(array.shape[1])
+    return np.concatenate([array[:, np.clip(z + n, 0, len(z) - 1)] for n in range(-count, count + 1)])

@@ -34,6 +34,12 @@ class Reorientation:
         source = tuple(worlds.index(world) for world, _ in want)
         return cls(source, tuple(sign != have[old][1] for (_, sign), old in zip(want, source, strict=True)))
 
+    def with_first(self, axis: int) -> Reorientation:
+        """The same, and then this axis of (Z', Y', X') before the others, which keep their order."""
+        order = [axis, *(other for other in range(3) if other != axis)]  # of Z', Y', X'
+        order = [2 - old for old in reversed(order)]  # of x', y', z'
+        return Reorientation(tuple(self.source[i] for i in order), tuple(self.flipped[i] for i in order))
+
     def apply(self, array: np.ndarray) -> np.ndarray:
         """(..., Z, Y, X) -> (..., Z', Y', X'); a view."""
         lead = array.ndim - 3

@@ -139,7 +139,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
 
 def _segment(job, volume, bundle, recipe, roi, device, wanted, image_key: str | None = None) -> Segmentation:
-    expected = bundle.network["in_channels"]
+    expected = len(bundle.inputs)
     if len(volume.channels) != expected:
         names = ", ".join(item["name"] for item in bundle.inputs)
         raise UserError(
