@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, catalogue
+from . import __version__, catalogue, cli_corrections, cli_segment
 from .bundle import BUNDLE_FILE, ModelBundle
 from .errors import UserError
 from .job import to_json_value
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     machine = argparse.ArgumentParser(add_help=False, parents=[common])
     machine.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    _add_segment(commands.add_parser("segment", parents=[machine], help="segment a volume"))
+    cli_segment.add_to(commands, machine)
     models = commands.add_parser("models", parents=[machine], help="list the models that are there")
     models.add_argument("search", nargs="*", help="only those with all these words in title, structures or keywords")
     models.set_defaults(command=_models)
@@ -55,34 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.set_defaults(command=_evaluate)
+    cli_corrections.add_to(commands, machine)
     return parser
-
-
-def _add_segment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", help=".nrrd, .nii.gz, .mha, a DICOM folder or one of its files")
-    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models') or its folder")
-    parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
-    region = parser.add_mutually_exclusive_group()
-    bounds = "X0,X1,Y0,Y1,Z0,Z1"
-    region.add_argument("--roi", type=_bounds, metavar=bounds, help="only inside this box: LPS mm, as in DICOM and ITK")
-    region.add_argument("--roi-ras", type=_ras_bounds, metavar=bounds, help="the same in RAS mm, as Slicer shows it")
-    region.add_argument("--roi-mask", metavar="FILE", help="only inside the non-zero part of this label map")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--overlap", type=float, help="of neighbouring windows, 0 to 0.95 (default: the model's)")
-    parser.add_argument(
-        "--no-mirror",
-        dest="mirror",
-        action="store_false",
-        default=None,
-        help="no averaging over mirrored input: faster",
-    )
-    parser.add_argument(
-        "--labels",
-        type=lambda text: [name.strip() for name in text.split(",")],
-        metavar="A,B",
-        help="only these structures (default: all)",
-    )
-    parser.set_defaults(command=_segment)
 
 
 def _with_joined_bounds(arguments: list[str]) -> list[str]:
@@ -94,44 +68,6 @@ def _with_joined_bounds(arguments: list[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
-
-
-def _bounds(text: str) -> list[float]:
-    try:
-        bounds = [float(number) for number in text.split(",")]
-    except ValueError:
-        bounds = []
-    if len(bounds) != 6 or any(low >= high for low, high in zip(bounds[::2], bounds[1::2], strict=True)):
-        raise argparse.ArgumentTypeError(f"expected six numbers X0,X1,Y0,Y1,Z0,Z1 with X0 < X1 and so on, got '{text}'")
-    return bounds
-
-
-def _ras_bounds(text: str) -> list[float]:
-    x0, x1, y0, y1, z0, z1 = _bounds(text)
-    return [-x1, -x0, -y1, -y0, z0, z1]
-
-
-def _segment(options: argparse.Namespace) -> None:
-    request = {
-        "input": options.input,
-        "model": options.model,
-        "output": options.output,
-        "roi": options.roi or options.roi_ras,
-        "roi_mask": options.roi_mask,
-        "device": options.device,
-        "overlap": options.overlap,
-        "mirror": options.mirror,
-        "labels": options.labels,
-    }
-    result = run_job("segment", {key: value for key, value in request.items() if value is not None}, options.verbose)
-    if options.json:
-        _print_json(result)
-        return
-    rows = [[item["name"], float(item["volume_ml"]), item["voxels"]] for item in result["segments"]]
-    print(table(["Structure", "Volume (mL)", "Voxels"], rows))
-    print(f"\nWritten to {result['output']}")
-    how = f"{result['device']}, {result['backend']}"
-    print(f"Model {result['model']} on {how}, {duration(result['time_s'])}. {DISCLAIMER}")
 
 
 def _models(options: argparse.Namespace) -> None:

@@ -24,13 +24,14 @@ EXTENSIONS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or folder, or a picture: {', '.join(picture.EXTENSIONS)}"
 
 
-def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn) -> Volume:
+def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn, frame: int | None = None) -> Volume:
     """Read one scalar 3-D image, or a picture.
 
     Args:
         path: .nrrd .nhdr .nii .nii.gz .mha .mhd, a folder with a DICOM series, or any file of that series; .png .jpg
             .bmp .tif or a slice in colour.
         warn: told in a sentence about things that the user should know but that do not stop the work.
+        frame: which time point of a sequence (4-D, or Slicer's .seq.nrrd), from 0 on; None for a single volume.
 
     Returns:
         The image, (Z, Y, X), in the file's own number type; a colour picture (3, 1, Y, X).
@@ -40,19 +41,40 @@ def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn) -
             geometry.
     """
     path = Path(path)
-    image = _read(path, warn)
+    image = _read(path, warn, frame)
     if picture.is_picture_file(path) or picture.is_colour_slice(image):
         return picture.from_image(image, path.name)
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise UserError(
             f"One grey value per voxel was expected, but '{path.name}' has {image.GetNumberOfComponentsPerPixel()} "
             "(a colour image, a vector field or several time points).",
-            "Choose or extract a single channel.",
+            "Choose or extract a single channel; of a sequence of volumes, ask for one frame.",
         )
     volume = Volume.from_sitk(image, path.name)
     check_slices(volume)
     check_volume(volume)
     return volume
+
+
+def read_geometry(path: str | Path) -> Volume | None:
+    """What the header of a scalar 3-D file says: a volume whose voxels, all one and the same zero, take no memory.
+
+    None for whatever needs more than a header, such as DICOM, and for what is no image; `read_volume` then tells why.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith(EXTENSIONS):
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() > 1 or 0 in reader.GetSpacing():
+        return None
+    dtype = sitk.GetArrayViewFromImage(sitk.Image([1] * 3, reader.GetPixelID())).dtype
+    array = np.broadcast_to(np.zeros(1, dtype), reader.GetSize()[::-1])
+    return Volume(array, reader.GetSpacing(), reader.GetOrigin(), np.reshape(reader.GetDirection(), (3, 3)), path.name)
 
 
 def read_labels(path: str | Path) -> Volume:
@@ -81,7 +103,7 @@ def read_labels(path: str | Path) -> Volume:
     return volume
 
 
-def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
+def _read(path: Path, warn: Callable[[str], None], frame: int | None = None) -> sitk.Image:
     if not path.exists():
         raise UserError(f"An image was expected at '{path}', but there is no such file.", "Check the path.")
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
@@ -103,7 +125,22 @@ def _read(path: Path, warn: Callable[[str], None]) -> sitk.Image:
         raise _readable(error, path) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-    return _three_dimensional(image, path.name)
+    return _three_dimensional(image if frame is None else _frame(image, frame, path.name), path.name)
+
+
+def _frame(image: sitk.Image, frame: int, name: str) -> sitk.Image:
+    """One time point of a 4-D image, or of a 3-D one that keeps them as components, as Slicer writes sequences."""
+    as_components = image.GetDimension() == 3 and image.GetNumberOfComponentsPerPixel() > 1
+    count = image.GetNumberOfComponentsPerPixel() if as_components else 1
+    count = image.GetSize()[3] if image.GetDimension() == 4 else count
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
+        raise UserError(
+            f"A frame of 0 to {count - 1} was expected, as '{name}' has {count} time point(s), but {frame!r} came.",
+            "Choose one of these frames.",
+        )
+    if as_components:
+        return sitk.VectorIndexSelectionCast(image, frame)
+    return image[..., frame] if image.GetDimension() == 4 else image
 
 
 def _three_dimensional(image: sitk.Image, name: str) -> sitk.Image:
@@ -118,7 +155,7 @@ def _three_dimensional(image: sitk.Image, name: str) -> sitk.Image:
     if image.GetDimension() != 3:
         raise UserError(
             f"A 3-D image was expected, but '{name}' is {image.GetDimension()}-D ({' x '.join(map(str, size))}).",
-            "Extract one time point or one channel and choose that file.",
+            "Ask for one frame of a sequence, or extract one channel and choose that file.",
         )
     return image
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -91,27 +92,42 @@ def scan_backend(network: nn.Module, device: torch.device) -> str:
     return LADDER.choose("auto", {**kind, "states": states.pop()}).name
 
 
-def window_count(shape, patch, overlap: float) -> int:
-    """How many windows MONAI's sliding window makes of a (Z, Y, X) grid."""
-    count = 1
+def window_starts(shape, patch, overlap: float) -> list[list[int]]:
+    """Where the windows begin along each axis of a (Z, Y, X) grid.
+
+    As MONAI's sliding window has it: steps of (1 - overlap) patches, the last window moved back to end with the grid.
+    """
+    starts = []
     for n, p in zip(shape, patch, strict=True):
-        step = p if p >= n else max(1, int(p * (1 - overlap)))
-        count *= max(0, math.ceil((n - p) / step)) + 1
-    return count
+        step = max(1, int(p * (1 - overlap)))
+        starts.append([min(i * step, max(0, n - p)) for i in range(max(0, math.ceil((n - p) / step)) + 1)])
+    return starts
+
+
+def window_count(shape, patch, overlap: float) -> int:
+    """How many windows that makes."""
+    return math.prod(len(starts) for starts in window_starts(shape, patch, overlap))
 
 
 def predict(
-    network: nn.Module, array: np.ndarray, recipe: dict, device: torch.device, report: Report | None = None
+    network: nn.Module,
+    array: np.ndarray,
+    recipe: dict,
+    device: torch.device,
+    report: Report | None = None,
+    pass_times_s: list[float] | None = None,
 ) -> np.ndarray:
     """Class probabilities of an image, by overlapping windows that are blended with Gaussian weights.
 
     Args:
         network: (1, C, Z, Y, X) -> logits (1, K, Z, Y, X).
-        array: (C, Z, Y, X) float32, as `preprocessing.prepare` makes it.
+        array: (C, Z, Y, X) float32, as `preprocessing.prepare` makes it; where it is smaller than the patch, zeros are
+            put around it.
         recipe: "patch" ((z,) y, x), "overlap" 0..1, "mirror_axes" (axes 0..2 of Z, Y, X): the softmax is averaged over
             all their flips.
         device: where the network is.
         report: told about each window; its cancellation stops the work within one pass through the network.
+        pass_times_s: takes the time of each pass through the network, of which a window needs one per flip.
 
     Returns:
         (K, Z, Y, X) float32, sums to 1 over K.
@@ -120,42 +136,65 @@ def predict(
         Cancelled: by the report.
         UserError: not enough memory.
     """
-    patch, overlap = patch_of(recipe), float(recipe["overlap"])
-    total = window_count(array.shape[1:], patch, overlap)
-    one_window = _Window(network, recipe["mirror_axes"], total, report or Report())
     half = torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
     with torch.inference_mode(), half, _memory_errors(device):
-        result = sliding_window_inference(
-            torch.from_numpy(array)[None],
-            patch,
-            sw_batch_size=1,
-            predictor=one_window,
-            overlap=overlap,
-            mode="gaussian",
-            sw_device=device,
-            device=torch.device("cpu"),  # many classes of a large image do not fit beside the network on a GPU
-        )
-    one_window.report.progress(total, total, "Putting the windows together")
-    return result[0].numpy()
+        return blended(_Window(network, recipe["mirror_axes"], device, pass_times_s), array, recipe, report or Report())
+
+
+def blended(window: Callable[[Tensor, Report], Tensor], array: np.ndarray, recipe: dict, report: Report) -> np.ndarray:
+    """What `window` says about overlapping parts of an image, blended with Gaussian weights.
+
+    Args:
+        window: (1, C, *patch), report -> (1, M, *patch) on the CPU.
+        array, recipe, report: as in `predict`.
+
+    Returns:
+        (M, Z, Y, X) float32, kept on the CPU: many classes of a large image do not fit beside the network on a GPU.
+    """
+    patch, whole = patch_of(recipe), array.shape[1:]
+    lacking = [max(0, p - n) for p, n in zip(patch, whole, strict=True)]
+    array = np.pad(array, [(0, 0), *((n // 2, n - n // 2) for n in lacking)])
+    corners = list(itertools.product(*window_starts(array.shape[1:], patch, float(recipe["overlap"]))))
+    weight = _gaussian(patch)
+    image, total = torch.from_numpy(array)[None], torch.zeros(array.shape[1:])
+    result = None
+    for done, corner in enumerate(corners):
+        report.progress(done, len(corners), f"Window {done + 1} of {len(corners)}")
+        place = tuple(slice(start, start + p) for start, p in zip(corner, patch, strict=True))
+        said = window(image[(..., *place)], report)[0].float()
+        if result is None:
+            result = torch.zeros(len(said), *array.shape[1:])
+        result[(..., *place)] += said * weight
+        total[place] += weight
+    report.progress(len(corners), len(corners), "Putting the windows together")
+    inner = tuple(slice(n // 2, n // 2 + size) for n, size in zip(lacking, whole, strict=True))
+    return result.div_(total)[(..., *inner)].numpy()
+
+
+def _gaussian(patch: tuple[int, int, int]) -> Tensor:
+    """Weights of a window, (Z, Y, X): a Gaussian of an eighth of the patch, nowhere below a thousandth."""
+    axes = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (0.125 * n)) ** 2) for n in patch]
+    return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_(min=1e-3)
 
 
 class _Window:
-    """One window -> softmax, averaged over flips; tells the report and stops where it says so."""
+    """One window -> softmax, averaged over flips, on the CPU; stops where the report says so."""
 
-    def __init__(self, network: nn.Module, mirror_axes, total: int, report: Report):
+    def __init__(self, network: nn.Module, mirror_axes, device: torch.device, pass_times_s: list[float] | None):
         axes = [2 + axis for axis in mirror_axes]
         self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
-        self.network, self.total, self.report = network, total, report
-        self.done = 0
+        self.network, self.device = network, device
+        self.pass_times_s = [] if pass_times_s is None else pass_times_s
 
-    def __call__(self, window: Tensor) -> Tensor:
-        self.report.progress(self.done, self.total, f"Window {self.done + 1} of {self.total}")
-        mean = 0
+    def __call__(self, window: Tensor, report: Report) -> Tensor:
+        window = window.to(self.device)
+        mean = torch.zeros(())
         for flip in self.flips:
-            self.report.check_cancelled()
+            report.check_cancelled()
+            start = time.perf_counter()
             logits = self.network(window.flip(flip)).flip(flip)
-            mean = mean + torch.softmax(logits.float(), dim=1) / len(self.flips)
-        self.done += 1
+            mean = mean + torch.softmax(logits.float(), dim=1).cpu() / len(self.flips)
+            self.pass_times_s.append(time.perf_counter() - start)
         return mean
 
 

@@ -18,8 +18,10 @@ from .errors import Cancelled, UserError
 # name -> "module:function", resolved on request only: the library never imports the training by itself.
 JOBS = {
     "segment": "MambaSegLib.segment:run",
+    "estimate": "MambaSegLib.estimate:run",
     "train": "MambaSegTraining.train:run",
     "evaluate": "MambaSegTraining.evaluate:run",
+    "gate": "MambaSegTraining.gate:run",
 }
 LEVELS = ("info", "warning")
 ENDINGS = ("finished", "failed", "cancelled")

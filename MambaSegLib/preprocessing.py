@@ -15,7 +15,9 @@ from .regrid import Reorientation, Resampling, box_above
 from .roi import Roi
 from .volume import Box, Volume, axis_code
 
-__all__ = ["Prepared", "Roi", "patch_of", "prepare", "recipe_of"]
+__all__ = ["Grid", "Prepared", "Roi", "TwoBest", "grid_of", "patch_of", "prepare", "recipe_of"]
+
+_NEGLIGIBLE = 0.02  # probability
 
 
 def recipe_of(bundle) -> dict:
@@ -30,19 +32,31 @@ def patch_of(recipe: dict) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image on the network's grid, and the way back.
+class TwoBest:
+    """The two most probable classes of every voxel of an image, (Z, Y, X): their indices, and how far they are apart.
 
     Args:
-        array: (C, Z, Y, X) float32, what the network sees.
+        winner, runner_up: class indices; both 0 outside the region of interest.
+        margin: float32, probability of the winner minus that of the runner-up; 1 outside the region of interest.
+    """
+
+    winner: np.ndarray
+    runner_up: np.ndarray
+    margin: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The network's grid for an image, and the way back to the image's own.
+
+    Args:
         shape: (Z, Y, X) voxels of the input image.
-        crop: which part of the input image `array` shows.
+        crop: which part of the input image the network sees.
         region, inside: where labels may be set, as `Roi.locate` says.
         turn, resampling: from the crop to the network's axes and voxel size.
         pad: ((before, after), ...) along (Z, Y, X).
     """
 
-    array: np.ndarray
     shape: tuple[int, int, int]
     crop: Box
     region: Box
@@ -50,6 +64,16 @@ class Prepared:
     turn: Reorientation
     resampling: Resampling
     pad: tuple[tuple[int, int], ...]
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X) voxels of what the network sees, padding included."""
+        return tuple(n + sum(pad) for n, pad in zip(self.resampling.shape_to, self.pad, strict=True))
+
+    def spacing_mm(self, volume: Volume) -> tuple[float, float, float]:
+        """Voxel size of the network's grid for `volume`, along the network's (x, y, z)."""
+        own = [volume.spacing_mm[axis] for axis in self.turn.source]
+        return tuple(s * r for s, r in zip(own, self.resampling.ratio[::-1], strict=True))
 
     def labels_like(self, labels: Volume) -> np.ndarray:
         """A label map of the same image on the network's grid, (Z, Y, X); 0 in the padding."""
@@ -73,17 +97,48 @@ class Prepared:
         region = self._turned_region()
         best = np.zeros([part.stop - part.start for part in region], np.float32)
         winner = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
-        for index, channel in enumerate(probabilities):
-            source = self._without_padding(channel)
-            restored = self.resampling.undo_part(source, box_above(source, 0.999 / len(probabilities)), region)
-            if restored is None:
-                continue
-            values, place = restored
-            place = tuple(slice(p.start - r.start, p.stop - r.start) for p, r in zip(place, region, strict=True))
+        for index, values, place in self._restored(probabilities, 0.999 / len(probabilities)):
             better = values > best[place]
             winner[place][better] = index
             np.maximum(best[place], values, out=best[place])
         return self._on_input_grid(winner, 0, winner.dtype)
+
+    def restore_two_best(self, probabilities: np.ndarray) -> TwoBest:
+        """The two most probable classes of every voxel of the input image; arguments as in `restore_labels`.
+
+        What is less probable than `_NEGLIGIBLE` is looked for no further than in the surroundings of what is not.
+        """
+        size = [part.stop - part.start for part in self._turned_region()]
+        first, second = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        winner = np.zeros(size, np.min_scalar_type(len(probabilities) - 1))
+        runner_up = np.zeros_like(winner)
+        for index, values, place in self._restored(probabilities, min(_NEGLIGIBLE, 0.999 / len(probabilities))):
+            best, next_best = first[place], second[place]  # views, as all below
+            wins = values > best
+            follows = ~wins & (values > next_best)
+            runner_up[place][wins] = winner[place][wins]
+            next_best[wins] = best[wins]
+            winner[place][wins] = index
+            best[wins] = values[wins]
+            runner_up[place][follows] = index
+            next_best[follows] = values[follows]
+        back = [self._on_input_grid(array, 0, array.dtype) for array in (winner, runner_up)]
+        return TwoBest(*back, self._on_input_grid(first - second, 1, np.float32))
+
+    def _restored(self, probabilities: np.ndarray, least: float):
+        """(index, values, place) of each class that reaches `least`: `place` is the box of the turned region, slices
+        along (Z, Y, X), that `values` fill."""
+        region = self._turned_region()
+        for index, channel in enumerate(probabilities):
+            source = self._without_padding(channel)
+            restored = self.resampling.undo_part(source, box_above(source, least), region)
+            if restored is not None:
+                values, place = restored
+                yield (
+                    index,
+                    values,
+                    tuple(slice(p.start - r.start, p.stop - r.start) for p, r in zip(place, region, strict=True)),
+                )
 
     def restore_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
         """(K, Z, Y, X) on the network's grid -> (K, Z, Y, X) float32 on the input image; background outside."""
@@ -111,6 +166,13 @@ class Prepared:
         return full
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared(Grid):
+    """An image on the network's grid: `array`, (C, Z, Y, X) float32, is what the network sees."""
+
+    array: np.ndarray
+
+
 def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     """Bring an image onto the network's grid.
 
@@ -128,33 +190,40 @@ def prepare(volume: Volume, recipe: dict, roi: Roi | None = None) -> Prepared:
     Raises:
         UserError: the region holds no voxel of the image, or the image is constant there.
     """
+    grid = grid_of(volume, recipe, roi)
+    channels = normalise(volume.channels, grid.region, grid.crop, recipe["normalisation"])
+    array = _mirror_pad(grid.resampling.apply(grid.turn.apply(channels)), grid.pad)
+    array = _with_neighbours(array, recipe.get("neighbours", 0))
+    return Prepared(**vars(grid), array=np.ascontiguousarray(array, dtype=np.float32))
+
+
+def grid_of(volume: Volume, recipe: dict, roi: Roi | None = None) -> Grid:
+    """The network's grid for an image, from its geometry alone; arguments and errors as in `prepare`."""
     whole = tuple(slice(0, n) for n in volume.shape)
     region, inside = (whole, None) if roi is None else roi.locate(volume)
     turn = Reorientation.between(volume.direction, recipe["orientation"] or axis_code(volume.direction))
     turn = turn.with_first(recipe.get("slice_axis", 0))
-    spacing = [volume.spacing_mm[axis] for axis in turn.source]
-    wanted = _wanted_spacing(recipe, spacing, [volume.shape[::-1][axis] for axis in turn.source])
+    wanted = _voxel_size_mm(volume, turn, recipe)
     patch = patch_of(recipe)
 
     # Half a voxel less than the patch: the voxel count is rounded, and one too many would cost a second window.
     patch_mm = wanted * (np.array(patch[::-1]) - 0.5)
     crop = _with_surroundings(region, volume, turn, patch_mm, float(recipe.get("margin_mm", 0)))
-    channels = normalise(volume.channels, region, crop, recipe["normalisation"])
-    turned = turn.apply(channels)
-    resampling = Resampling.between(turned.shape[1:], spacing, wanted)
-    array = resampling.apply(turned)
-    lacking = [max(0, p - n) for p, n in zip(patch, array.shape[1:], strict=True)]
-    pad = tuple((n // 2, n - n // 2) for n in lacking)
-    array = _with_neighbours(_mirror_pad(array, pad), recipe.get("neighbours", 0))
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    return Prepared(array, volume.shape, crop, region, inside, turn, resampling, pad)
+    spacing = [volume.spacing_mm[axis] for axis in turn.source]
+    turned = [crop[2 - axis].stop - crop[2 - axis].start for axis in turn.source[::-1]]
+    resampling = Resampling.between(turned, spacing, wanted)
+    lacking = [max(0, p - n) for p, n in zip(patch, resampling.shape_to, strict=True)]
+    return Grid(volume.shape, crop, region, inside, turn, resampling, tuple((n // 2, n - n // 2) for n in lacking))
 
 
-def _wanted_spacing(recipe: dict, spacing, size) -> np.ndarray:
-    """Voxel size (x, y, z) on the network's grid, for a whole image with `size` voxels of `spacing` on turned axes."""
-    of_size = recipe.get("size") or (None,) * 3
-    rows = zip(recipe["spacing_mm"], of_size, spacing, size, strict=True)
-    return np.array([mm * n / wanted if wanted else given or mm for given, wanted, mm, n in rows], float)
+def _voxel_size_mm(volume: Volume, turn: Reorientation, recipe: dict) -> np.ndarray:
+    """Of the network's grid along its own (x, y, z)."""
+    sizes = recipe.get("size") or (None,) * 3
+    wanted = []
+    for old, spacing, size in zip(turn.source, recipe["spacing_mm"], sizes, strict=True):
+        own = volume.spacing_mm[old]
+        wanted.append(own * volume.shape[2 - old] / size if size else spacing or own)
+    return np.array(wanted, float)
 
 
 def _with_surroundings(region: Box, volume: Volume, turn: Reorientation, patch_mm: np.ndarray, margin_mm: float) -> Box:

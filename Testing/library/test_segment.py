@@ -220,8 +220,9 @@ def test_small_components_go_and_large_ones_stay():
     kept = remove_small_components(labels, 16).array
     assert (kept == 1).sum() == 64 and (kept == 2).sum() == 8
     assert (remove_small_components(labels, 0).array == array).all()
-    rows = measure(labels, [Label(1, "a", (1, 2, 3), {}), Label(7, "b", (1, 2, 3), {})])
-    assert [(r["voxels"], r["volume_ml"]) for r in rows] == [(67, 0.134), (0, 0.0)]
+    image = np.where(array == 1, 7.0, 3.0)
+    rows = measure(labels, [Label(1, "a", (1, 2, 3), {}), Label(7, "b", (1, 2, 3), {})], image)
+    assert [(r["voxels"], r["volume_ml"], r["mean_intensity"]) for r in rows] == [(67, 0.134, 7.0), (0, 0.0, None)]
 
 
 def test_classes_become_the_values_of_their_labels():
