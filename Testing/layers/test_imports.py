@@ -14,7 +14,7 @@ KERNELS = {"mamba_ssm", "causal_conv1d", "triton", "numba", "llvmlite", "torchvi
 TORCH_FREE = {
     *("audit", "bundle", "bundle_schema", "card", "catalogue", "corrections", "errors", "image", "job", "label_file"),
     *("dicom_series", "metrics", "nifti_check", "postprocessing", "preprocessing", "regrid", "review", "roi"),
-    *("normalisation", "picture", "volume", "worker"),
+    *("normalisation", "picture", "volume", "worker", "request", "steps", "uncertainty", "cli_segment"),
 }
 
 
