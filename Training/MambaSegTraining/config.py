@@ -7,6 +7,9 @@ from pathlib import Path
 
 from MambaSegLib.errors import UserError
 
+SCHEDULES = ("cosine", "poly", "cosine_wave", "cosine_restarts")
+LOSSES = ("dice_ce", "dice_ce_umamba", "dice_msda", "attention_mamba")
+
 
 @dataclass
 class TrainConfig:
@@ -16,9 +19,12 @@ class TrainConfig:
     model: dict  # id, title, description, keywords, labels, inputs, intended_use, ...: goes into bundle.json
     network: str = "mm_unet"
     hyper: dict = field(default_factory=dict)
+    encoder_weights: str = ""  # file with an encoder's pretrained weights, see networks.weights.load_encoder
     in_channels: int = 1
     preprocessing: dict = field(default_factory=dict)  # orientation, spacing_mm (x, y, z), normalisation
     inference: dict = field(default_factory=dict)  # patch (z, y, x), overlap, mirror_axes, ...
+
+    about: str = ""  # of this configuration: where its values come from
 
     # The data
     data: str = ""  # folder in Medical Segmentation Decathlon layout
@@ -34,11 +40,15 @@ class TrainConfig:
     learning_rate: float = 1e-3
     momentum: float = 0.99
     weight_decay: float = 1e-2
-    schedule: str = "cosine"  # or poly (power 0.9)
+    decay_all: bool = False  # also norms, biases and A_log, as the papers' single parameter group does
+    schedule: str = "cosine"  # or poly, cosine_wave, cosine_restarts: see optimisation.learning_rate
+    schedule_period: int = 0  # steps of half a wave of cosine_wave, of the first cycle of cosine_restarts
+    least_rate: float = 0.0  # of the cosines
     warmup_steps: int = 50
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: the last weights; else an exponential moving average of the weights is the model
-    scale_weights: tuple[float, ...] = (4 / 7, 2 / 7, 1 / 7)  # deep supervision, finest first (nnU-Net's halving)
+    loss: str = "dice_ce"  # or dice_ce_umamba, dice_msda, attention_mamba: see supervision
+    scale_weights: tuple[float, ...] = (4 / 7, 2 / 7, 1 / 7)  # of dice_ce's levels, finest first
     mirror_axes: tuple[int, ...] = ()  # of (Z, Y, X), only where the anatomy is mirror-symmetric
     seed: int = 0
     device: str = "auto"
@@ -49,7 +59,10 @@ class TrainConfig:
 
     def __post_init__(self):
         _expect("optimizer", self.optimizer, "'adamw' or 'sgd'", self.optimizer in ("adamw", "sgd"))
-        _expect("schedule", self.schedule, "'cosine' or 'poly'", self.schedule in ("cosine", "poly"))
+        _expect("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", self.schedule in SCHEDULES)
+        periodic = self.schedule in ("cosine_wave", "cosine_restarts")
+        _expect("schedule_period", self.schedule_period, "at least 1", self.schedule_period >= 1 or not periodic)
+        _expect("loss", self.loss, f"one of {', '.join(LOSSES)}", self.loss in LOSSES)
         _expect("precision", self.precision, "'fp32' or 'bf16'", self.precision in ("fp32", "bf16"))
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             _expect(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
@@ -99,7 +112,7 @@ def read_config(path) -> TrainConfig:
         raise UserError(f"{path}: unknown fields {sorted(unknown)}.", f"Known are {sorted(known)}.")
     if "model" not in raw:
         raise UserError(f"{path}: the field 'model' is missing.", "See recipes/hippocampus.json for an example.")
-    for name in ("data", "context"):
+    for name in ("data", "context", "encoder_weights"):
         if raw.get(name):
             raw[name] = str((path.parent / raw[name]).resolve())
     return TrainConfig(**raw)
