@@ -44,7 +44,10 @@ def thumbnail(volume: Volume, labels: Volume, structures: Iterable[Label], axis:
     picture = np.stack(shown, -1).clip(0, 255).astype(np.uint8)
     for structure in structures:
         inside = mask == structure.value
-        picture[inside & ~_eroded(inside)] = structure.color
+        core = _eroded(inside)
+        # A bright line beside a dark one shows on any ground, as an orange polyp has.
+        picture[core & ~_eroded(core)] //= 3
+        picture[inside & ~core] = structure.color
     return picture
 
 
