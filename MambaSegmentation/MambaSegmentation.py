@@ -41,15 +41,17 @@ class MambaSegmentationWidget(ScriptedLoadableModuleWidget):
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/MambaSegmentation.ui"))
         self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = MambaSegmentationLogic()
-        requirements = self.resourcePath("requirements.txt")
-        self.panel = Panel(self.ui, self.logic.segmentLogic, self.logic.getParameterNode, requirements)
+        self.panel = Panel(uiWidget, self.logic.segmentLogic, self.logic.getParameterNode, self.resourcePath)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)  # of all pages
         slicer.app.connect("aboutToQuit()", self.cleanup)
 
     def enter(self) -> None:
-        self.panel.refresh()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        self.panel.exit()
 
     def cleanup(self) -> None:
         slicer.app.disconnect("aboutToQuit()", self.cleanup)

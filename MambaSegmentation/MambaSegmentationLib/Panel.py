@@ -1,212 +1,166 @@
-"""Widgets <-> parameter node, and what may be pressed when. Decides nothing about images."""
+"""Wires the pages, the scene and the run area. Decides nothing; what a page does stands in the page."""
 
-import sys
+from collections.abc import Callable
 
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import SceneIO
-from .ModelPicker import ModelPicker
-from .PanelRun import PanelRun
+from .JobQueue import JobQueue
+from .Page import Page, Services
 from .PanelState import PanelState
-from .ResultView import ResultView
+from .RunArea import RunArea
 from .RunView import RunView
-from .SegmentLogic import SegmentLogic, modelFolders
+from .SegmentLogic import SegmentLogic
+from .SegmentPage import SegmentPage
 
-LAST_MODEL_SETTING = "MambaSegmentation/lastModel"
-
-
-def _devices() -> list[tuple[str, str]]:
-    """(text, value of a job's "device"); which of them exist is known to the worker only."""
-    gpu = (_("GPU (Apple Metal)"), "mps") if sys.platform == "darwin" else (_("GPU (CUDA)"), "cuda")
-    return [(_("Automatic"), "auto"), gpu, (_("CPU"), "cpu")]
+# In the order of the work. Each has a .ui file of its own name.
+PAGES = (SegmentPage,)
 
 
 class Panel(VTKObservationMixin):
     """The module's panel.
 
     Args:
-        ui: the widgets of MambaSegmentation.ui by name, their MRML scene set.
+        widget: the widget of MambaSegmentation.ui.
         logic: runs the segmentations.
         getParameterNode: gives the scene's parameter node of the module, a new one after the scene was closed.
-        requirementsFile: the packages that the install button offers.
+        resourcePath: gives the path of a file in Resources.
     """
 
-    def __init__(self, ui, logic: SegmentLogic, getParameterNode, requirementsFile: str):
+    def __init__(self, widget, logic: SegmentLogic, getParameterNode: Callable, resourcePath: Callable[[str], str]):
         VTKObservationMixin.__init__(self)
-        self.ui, self.logic = ui, logic
-        self._getParameterNode = getParameterNode
-        self._isReading = False
-        self._isClosing = False
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self._getParameterNode, self._resourcePath = getParameterNode, resourcePath
+        self._isClosing = self._isVisible = False
         self.state = PanelState(getParameterNode())
-        self.runView = RunView(ui)
-        self.runner = PanelRun(ui, logic, self.runView, requirementsFile, self._update, self._onFinished)
-        self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
-        self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, modelFolders, self._onChoice)
-        for text, device in _devices():
-            ui.deviceSelector.addItem(text, device)
+        self.runView = RunView(self.ui)
+        self.jobs = JobQueue(logic.worker)
+        self.jobs.onChanged = self._onJobsChanged
+        self.runArea = RunArea(self.ui, self.jobs, self.runView, resourcePath("requirements.txt"))
+        self.services = Services(
+            logic.worker, self.jobs, logic.files, logic, self.runView, self.showPage, self.refresh, self.isClosing
+        )
+        self._shown: Page | None = None
+        self.pages: dict[str, Page] = {}
+        for pageClass in PAGES:
+            self._addPage(pageClass)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
-        self._connect()
+        self._soon.connect("timeout()", self._onSoon)
+        self.ui.pageTabs.connect("currentChanged(int)", self._onTab)
         self._observeScene()
         self._bind()
 
+    def page(self, name: str) -> Page:
+        """The page of that class name, as "SegmentPage"."""
+        return self.pages[name]
+
+    def showPage(self, name: str) -> None:
+        self.ui.pageTabs.setCurrentIndex(list(self.pages).index(name))
+
+    def isClosing(self) -> bool:
+        """Whether the scene is just being closed: its nodes go, but nobody shall react to each."""
+        return self._isClosing
+
     def refresh(self) -> None:
-        """The user came (back) to the module: look for new models, and take a volume if none is chosen."""
-        self.models.refresh()
-        self.models.choose(self.state.modelId or slicer.util.settingsValue(LAST_MODEL_SETTING, "", converter=str))
-        self._takeOnlyVolume()
-        self._onChoice()
+        """Something has changed: every page looks again what it can do."""
+        for page in self.pages.values():
+            page.refresh()
+
+    def enter(self) -> None:
+        """The user came (back) to the module."""
+        self._isVisible = True
+        self._show(self._currentPage())
+
+    def exit(self) -> None:
+        """The user went to another module."""
+        self._isVisible = False
+        self._show(None)
 
     def cleanup(self) -> None:
         self.removeObservers()
         self._soon.stop()
-        self.logic.close()
+        self._show(None)
+        for page in self.pages.values():
+            page.cleanup()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the worker and forget all jobs; calls nobody back."""
+        self.jobs.forget()
+        self.services.segment.close()
         self.runView.end()
 
-    # From the widgets to the state
+    # Pages
 
-    def _connect(self) -> None:
-        ui = self.ui
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onChoice)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRoi)
-        ui.deviceSelector.connect("currentIndexChanged(int)", self._onChoice)
-        ui.showSurfaceCheckBox.connect("toggled(bool)", self._onShowSurface)
-        ui.fitRoiButton.connect("clicked()", self._onFitRoi)
-        ui.segmentButton.connect("clicked()", self._onSegment)
-        self._soon.connect("timeout()", self._onSoon)
+    def _addPage(self, pageClass: type[Page]) -> None:
+        widget = slicer.util.loadUI(self._resourcePath(f"UI/{pageClass.__name__}.ui"))
+        area = qt.QScrollArea()  # the run area below it stays in sight, however long the page is
+        area.setWidgetResizable(True)
+        area.setFrameShape(qt.QFrame.NoFrame)
+        area.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        area.setWidget(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.pages[pageClass.__name__] = pageClass(slicer.util.childWidgetVariables(widget), self.state, self.services)
+        index = self.ui.pageTabs.addTab(area, pageClass.title)
+        self.ui.pageTabs.setTabToolTip(index, pageClass.toolTip)
 
-    def _onChoice(self) -> None:
-        """Some input was chosen: remember all of them."""
-        if self._isReading or self._isClosing:
-            return
-        self.state.inputVolume = self.ui.volumeSelector.currentNode()
-        self.state.roi = self.ui.roiSelector.currentNode()
-        self.state.device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
-        if self.models.chosen:
-            self.state.modelId = self.models.chosen
-            qt.QSettings().setValue(LAST_MODEL_SETTING, self.models.chosen)
-        self._observeInputs()
-        self._update()
+    def _currentPage(self) -> Page:
+        return list(self.pages.values())[self.ui.pageTabs.currentIndex]
 
-    def _observeInputs(self) -> None:
-        """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
-        self.removeObservers(self._onInputModified)
-        volume, roi = self.state.inputVolume, self.state.roi
-        if volume:
-            self.addObserver(volume, volume.ImageDataModifiedEvent, self._onInputModified)
-        for node in filter(None, (volume, roi)):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onInputModified)
+    def _onTab(self, index: int) -> None:
+        if self._isVisible:
+            self._show(self._currentPage())
 
-    def _onInputModified(self, caller, event) -> None:
-        self._soon.start(0)
+    def _show(self, page: Page | None) -> None:
+        if self._shown is not page and self._shown is not None:
+            self._shown.exit()
+        self._shown = page
+        if page is not None:
+            page.enter()
 
-    def _onRoi(self) -> None:
-        roi, volume = self.ui.roiSelector.currentNode(), self.ui.volumeSelector.currentNode()
-        if roi and volume and not self._isReading and not SceneIO.roiHasSize(roi):
-            SceneIO.fitRoi(roi, volume)  # a new region that one can see and drag
-        self._onChoice()
+    # Jobs
 
-    def _onFitRoi(self) -> None:
-        SceneIO.fitRoi(self.state.roi, self.state.inputVolume)
-        self._update()
+    def _onJobsChanged(self) -> None:
+        for page in self.pages.values():
+            page.setRunning(self.jobs.isRunning)
 
-    def _onSegment(self) -> None:
-        self.runner.start(self.state)
-
-    def _onShowSurface(self, isShown: bool) -> None:
-        self.state.showSurface = isShown
-        if self.state.resultSegmentation and not self._isReading:
-            SceneIO.showSurface(self.state.resultSegmentation, isShown)
-
-    # From the state to the widgets
+    # The scene
 
     def _bind(self) -> None:
         """Show the parameter node of the scene as it is now."""
-        self.state = PanelState(self._getParameterNode())
-        self._isReading = True
-        try:
-            self.models.refresh()
-            self.models.choose(self.state.modelId or slicer.util.settingsValue(LAST_MODEL_SETTING, "", converter=str))
-            self.ui.volumeSelector.setCurrentNode(self.state.inputVolume)
-            self.ui.roiSelector.setCurrentNode(self.state.roi)
-            self.ui.deviceSelector.setCurrentIndex(max(0, self.ui.deviceSelector.findData(self.state.device)))
-            self.ui.showSurfaceCheckBox.checked = self.state.showSurface
-            self.resultView.show(self.state.resultSegmentation)
-        finally:
-            self._isReading = False
-        self._takeOnlyVolume()
-        self._onChoice()
-
-    def _takeOnlyVolume(self) -> None:
-        """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
-        volumes = SceneIO.volumes()
-        if self.ui.volumeSelector.currentNode() is None and len(volumes) == 1:
-            self.ui.volumeSelector.setCurrentNode(volumes[0])
-
-    def _missing(self) -> str:
-        """What the user still has to do before Segment can be pressed; "" if nothing."""
-        volume, roi, model = self.state.inputVolume, self.state.roi, self.models.entry
-        if volume is None:
-            return _("Choose a volume to start.") if SceneIO.volumes() else _("Load a volume to start.")
-        problem = SceneIO.volumeProblem(volume)
-        if problem:
-            return f"{problem.message} {problem.hint}"
-        if roi and not SceneIO.roiHasSize(roi):
-            return _("Place the region in the views, press 'Fit to volume', or choose no region.")
-        if model is None:
-            return _("There is no model on this computer: see above where to put one.")
-        return "" if model.bundle else _("Choose another model: this one is damaged.")
-
-    def _update(self) -> None:
-        ui, isRunning, missing = self.ui, self.logic.isRunning, self._missing()
-        ui.segmentButton.enabled = not isRunning and not missing
-        ui.cancelButton.enabled = isRunning
-        for widget in (ui.volumeSelector, ui.roiSelector, ui.modelSearch, ui.modelList, ui.deviceSelector):
-            widget.enabled = not isRunning
-        ui.fitRoiButton.enabled = bool(not isRunning and self.state.roi and self.state.inputVolume)
-        ui.hintLabel.text = missing
-        ui.hintLabel.visible = bool(missing) and not isRunning
-        running = _("A segmentation is running.") if isRunning else ""
-        ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
-
-    def _onFinished(self, segmentationNode) -> None:
-        self.state.resultSegmentation = segmentationNode
-        if self.state.showSurface:
-            SceneIO.showSurface(segmentationNode, True)
-        self.resultView.show(segmentationNode)
-
-    # The scene
+        self.state.node = self._getParameterNode()
+        for page in self.pages.values():
+            page.bind()
 
     def _observeScene(self) -> None:
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
         self.addObserver(scene, scene.StartCloseEvent, self._onStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
 
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _onNodeAdded(self, caller, event, node) -> None:
-        if node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsBatchProcessing():
+    def _onNodeAdded(self, caller, event) -> None:
+        if not slicer.mrmlScene.IsBatchProcessing():
             self._soon.start(0)  # later, as the loader has not put the image in yet
+
+    def _onNodeRemoved(self, caller, event) -> None:
+        if not self._isClosing and not slicer.mrmlScene.IsBatchProcessing():
+            self._soon.start(0)
 
     def _onSoon(self) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
-            self._takeOnlyVolume()
-            self._update()
+            self.refresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAboutToBeRemoved(self, caller, event, node) -> None:
-        # The selector would silently take another region instead, and the wrong place would be segmented.
-        if node is self.ui.roiSelector.currentNode() and not self._isClosing:
-            self.ui.roiSelector.setCurrentNode(None)
-        if node is self.state.resultSegmentation:
-            self.state.resultSegmentation = None
-            self.resultView.show(None)
+        if not self._isClosing:
+            for page in self.pages.values():
+                page.nodeAboutToBeRemoved(node)
 
     def _onStartClose(self, caller, event) -> None:
         self._isClosing = True

@@ -105,6 +105,7 @@ def loaded_module(host_application, model_folder, tmp_path_factory):
 @pytest.fixture
 def module(loaded_module, slicer_app_scene):
     """The module's widget in an empty scene."""
+    loaded_module.panel.showPage("SegmentPage")
     loaded_module.ui.modelSearch.text = ""
     loaded_module.panel.runView.hideMessage()
     loaded_module.ui.logText.clear()
@@ -132,7 +133,7 @@ class Driver:
     """What a user does, in one line each."""
 
     def __init__(self, module, application):
-        self.module, self.panel, self.ui = module, module.panel, module.ui
+        self.module, self.panel, self.ui = module, module.panel, module.ui  # the widgets of all pages
         self._application, self._wait_until = application, application.wait_until
 
     def click(self, widget) -> None:
@@ -142,6 +143,11 @@ class Driver:
 
         assert widget.visible and widget.enabled, f"{widget.objectName} cannot be clicked"
         QTest.mouseClick(widget, QtCore.Qt.LeftButton)
+        self._application.processEvents()
+
+    def open(self, name: str) -> None:
+        """Show the page of that class name."""
+        self.panel.showPage(name)
         self._application.processEvents()
 
     def choose_model(self, title: str) -> None:
@@ -157,7 +163,7 @@ class Driver:
         self._wait_until(lambda: self.ui.progressBar.maximum == 100 and self.ui.progressBar.value > 0, 120)
 
     def until_idle(self) -> None:
-        self._wait_until(lambda: not self.panel.logic.isRunning, 180)
+        self._wait_until(lambda: not self.panel.jobs.isRunning, 180)
 
     def segment(self, volume, model: str = "Quick"):
         """Runs to the end; the new segmentation node, None after a failure."""

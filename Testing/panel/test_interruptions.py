@@ -41,7 +41,7 @@ def test_cancel_within_two_seconds(user, crop):
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a process that does not listen")
 def test_cancel_of_a_worker_that_does_not_listen(user, crop, wait_until):
     user.start_endless(crop)
-    pid = user.panel.logic.worker.processId
+    pid = user.panel.services.worker.processId
     os.kill(pid, signal.SIGSTOP)
     before, start = scene_content(), time.monotonic()
     user.click(user.ui.cancelButton)
@@ -57,7 +57,7 @@ def test_killed_worker(user, crop):
     user.start(crop, "Endless")
     before = scene_content()
     user.until_progress()
-    os.kill(user.panel.logic.worker.processId, signal.SIGKILL)
+    os.kill(user.panel.services.worker.processId, signal.SIGKILL)
     user.until_idle()
     assert "background process stopped unexpectedly" in user.message and "memory" in user.message
     assert scene_content() == before
@@ -72,7 +72,7 @@ def test_scene_closed(user, crop):
 
     user.start_endless(crop)
     slicer.mrmlScene.Clear(0)
-    assert not user.panel.logic.isRunning
+    assert not user.panel.jobs.isRunning
     assert "scene was closed" in user.message
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     assert user.ui.hintLabel.text == "Load a volume to start."
@@ -83,7 +83,7 @@ def test_volume_removed(user, crop, crop_file):
 
     user.start_endless(crop)
     slicer.mrmlScene.RemoveNode(crop)
-    assert not user.panel.logic.isRunning
+    assert not user.panel.jobs.isRunning
     assert "removed" in user.message
     again = slicer.util.loadVolume(str(crop_file))
     assert user.segment(again) is not None, "a run may follow at once, even while the worker still stops the old one"
@@ -118,9 +118,9 @@ def python_without_torch(tmp_path, monkeypatch, module):
     """Until the end of the test the worker's `import torch` fails as it does in a fresh Slicer."""
     (tmp_path / "torch.py").write_text('raise ModuleNotFoundError("No module named \'torch\'", name="torch")\n')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    module.panel.logic.worker.quit()
+    module.panel.services.worker.quit()
     yield
-    module.panel.logic.worker.quit()
+    module.panel.services.worker.quit()
 
 
 def test_missing_torch_offers_to_install(user, crop, python_without_torch):
@@ -165,7 +165,7 @@ def test_wrong_python_setting_is_a_clear_message(user, crop):
     import slicer
 
     settings = slicer.app.userSettings()
-    user.panel.logic.worker.quit()
+    user.panel.services.worker.quit()
     old = settings.value("MambaSegmentation/pythonExecutable")
     settings.setValue("MambaSegmentation/pythonExecutable", "/nowhere/python")
     try:
@@ -179,14 +179,13 @@ def test_wrong_python_setting_is_a_clear_message(user, crop):
 
 def test_no_orphan_after_the_module_goes(user, crop, wait_until):
     user.start_endless(crop)
-    pid = user.panel.logic.worker.processId
-    folder = user.panel.logic.files.newFile("x").parents[1]
+    pid = user.panel.services.worker.processId
+    folder = user.panel.services.files.newFile("x").parents[1]
     assert is_alive(pid) and folder.is_dir()
-    user.panel.logic.close()
+    user.panel.stop()
     wait_until(lambda: not is_alive(pid), 5)
     assert not folder.exists()
-    user.panel.runView.end()
-    user.panel.refresh()
+    assert not user.panel.jobs.isRunning and user.ui.segmentButton.enabled
 
 
 def test_panel_process_never_imports_torch(user, crop, monkeypatch):

@@ -166,15 +166,15 @@ def test_second_run_makes_a_second_node_and_writes_no_second_file(user, crop):
     first = user.segment(crop)
     before = node_labels(first, crop)
     first.GetSegmentation().GetNthSegment(0).SetName("edited by the user")
-    written = user.panel.logic.files.volumeFile(crop)
-    stamp, worker = written.stat().st_mtime_ns, user.panel.logic.worker.processId
+    written = user.panel.services.files.volumeFile(crop)
+    stamp, worker = written.stat().st_mtime_ns, user.panel.services.worker.processId
     second = user.segment(crop)
     assert second is not first and second.GetName() != first.GetName()
     assert first.GetSegmentation().GetNthSegment(0).GetName() == "edited by the user"
     assert np.array_equal(node_labels(first, crop), before)
     assert np.array_equal(node_labels(second, crop), before)
-    assert user.panel.logic.files.volumeFile(crop) == written and written.stat().st_mtime_ns == stamp
-    assert user.panel.logic.worker.processId == worker, "the warm worker is used again"
+    assert user.panel.services.files.volumeFile(crop) == written and written.stat().st_mtime_ns == stamp
+    assert user.panel.services.worker.processId == worker, "the warm worker is used again"
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
 
 

@@ -46,7 +46,7 @@ def test_damaged_model_is_shown_and_explained(user, crop, model_folder, wait_unt
     try:
         with open(copy / "weights.safetensors", "ab") as file:
             file.write(b"more")
-        user.panel.refresh()
+        user.panel.enter()
         user.choose_model("damaged (damaged)")
         wait_until(lambda: user.ui.volumeSelector.currentNode() is crop, 2)
         assert "cannot be used" in user.ui.modelCard.toPlainText()
@@ -54,7 +54,7 @@ def test_damaged_model_is_shown_and_explained(user, crop, model_folder, wait_unt
         assert not user.ui.segmentButton.enabled and "damaged" in user.ui.hintLabel.text
     finally:
         shutil.rmtree(copy)
-        user.panel.refresh()
+        user.panel.enter()
 
 
 def test_tampered_weights_of_equal_size_are_refused(user, crop, model_folder):
@@ -66,16 +66,16 @@ def test_tampered_weights_of_equal_size_are_refused(user, crop, model_folder):
         data = bytearray((copy / "weights.safetensors").read_bytes())
         data[-5] ^= 1
         (copy / "weights.safetensors").write_bytes(data)
-        user.panel.refresh()
-        user.panel.models.choose(str(copy))
-        user.panel._onChoice()
+        user.panel.enter()
+        user.panel.page("SegmentPage").models.choose(str(copy))
+        user.panel.page("SegmentPage")._onChoice()
         user.ui.volumeSelector.setCurrentNode(crop)
         user.click(user.ui.segmentButton)
         user.until_idle()
         assert "was changed" in user.message and "sha256" in user.message
     finally:
         shutil.rmtree(copy)
-        user.panel.refresh()
+        user.panel.enter()
 
 
 def test_state_is_saved_and_restored_with_the_scene(user, crop, tmp_path):
@@ -126,7 +126,7 @@ def test_new_region_can_be_seen_at_once(user, crop):
     roi.GetRASBounds(bounds)
     assert np.allclose(bounds, expected)
     roi.RemoveAllControlPoints()
-    user.panel._update()
+    user.panel.refresh()
     assert "Fit to volume" in user.ui.hintLabel.text and not user.ui.segmentButton.enabled
     roi.SetXYZ(*expected[::2])  # placed by hand in a view
     roi.SetRadiusXYZ(5, 5, 5)

@@ -64,8 +64,8 @@ class Tour:
         print(self.output / f"{name}.png")
 
     def choose(self, model: str) -> None:
-        self.widget.panel.models.choose(model)
-        self.widget.panel._onChoice()
+        self.widget.panel.page("SegmentPage").models.choose(model)
+        self.widget.panel.page("SegmentPage")._onChoice()
 
     def wait_until(self, condition) -> None:
         self.application.wait_until(condition, 600)
@@ -73,10 +73,10 @@ class Tour:
     def segment(self, pictures: str = "") -> None:
         self.ui.segmentButton.click()
         if pictures:
-            logic = self.widget.panel.logic
-            self.wait_until(lambda: not logic.isRunning or (self.ui.timeLabel.text and self.ui.progressBar.value > 15))
+            jobs = self.widget.panel.jobs
+            self.wait_until(lambda: not jobs.isRunning or (self.ui.timeLabel.text and self.ui.progressBar.value > 15))
             self.picture(pictures)
-        self.wait_until(lambda: not self.widget.panel.logic.isRunning)
+        self.wait_until(lambda: not self.widget.panel.jobs.isRunning)
 
 
 def add_region(bounds_lps):

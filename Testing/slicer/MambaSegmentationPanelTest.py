@@ -16,7 +16,7 @@ class MambaSegmentationPanelTest(ScriptedLoadableModuleTest):
         slicer.util.selectModule("MambaSegmentation")
         self.widget = slicer.modules.MambaSegmentationWidget
         self.ui, self.panel = self.widget.ui, self.widget.panel
-        if self.ui.modelList.count == 0 or self.panel.models.entry is None:
+        if self.ui.modelList.count == 0 or self.panel.page("SegmentPage").models.entry is None:
             self.skipTest("there is no model on this computer")
         voxels = np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32)
         self.volume = slicer.util.addVolumeFromArray(voxels, name="Noise")
@@ -38,10 +38,10 @@ class MambaSegmentationPanelTest(ScriptedLoadableModuleTest):
     def test_segment(self) -> None:
         self.assertTrue(self.ui.segmentButton.enabled, self.ui.hintLabel.text)
         self.ui.segmentButton.click()
-        self.waitUntil(lambda: not self.panel.logic.isRunning, 300)
+        self.waitUntil(lambda: not self.panel.jobs.isRunning, 300)
         segmentation = self.panel.state.resultSegmentation
         self.assertIsNotNone(segmentation, self.ui.messageLabel.text)
-        labels = self.panel.models.entry.bundle.labels
+        labels = self.panel.page("SegmentPage").models.entry.bundle.labels
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), len(labels))
         self.assertEqual(self.ui.resultTable.rowCount, len(labels))
 
@@ -49,12 +49,12 @@ class MambaSegmentationPanelTest(ScriptedLoadableModuleTest):
         before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
         self.ui.segmentButton.click()
         self.ui.cancelButton.click()
-        self.waitUntil(lambda: not self.panel.logic.isRunning, 2)
+        self.waitUntil(lambda: not self.panel.jobs.isRunning, 2)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), before)
         self.assertTrue(self.ui.segmentButton.enabled)
 
     def test_closeScene(self) -> None:
         self.ui.segmentButton.click()
         slicer.mrmlScene.Clear()
-        self.assertFalse(self.panel.logic.isRunning)
+        self.assertFalse(self.panel.jobs.isRunning)
         self.assertFalse(self.ui.segmentButton.enabled)
