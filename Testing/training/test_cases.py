@@ -6,21 +6,22 @@ import pytest
 from balls_data import write_balls
 
 from MambaSegLib.errors import UserError
-from MambaSegTraining.cases import decathlon_cases, in_validation, split
+from MambaSegTraining.cases import in_validation, split
 from MambaSegTraining.config import read_config
+from MambaSegTraining.sources import open_source
 
 
 def test_decathlon_folder(balls):
-    cases = decathlon_cases(balls)
+    cases = open_source(balls)
     assert [c.name for c in cases] == [f"case_{i:02d}" for i in range(12)]
-    assert all(c.image.is_file() and c.label.is_file() for c in cases)
+    assert all(c.images[0].is_file() and c.label.is_file() for c in cases)
 
 
 def test_split_is_frozen_as_cases_arrive(balls, tmp_path):
     """With twice the cases, the old ones stay where they were."""
     write_balls(tmp_path / "more", 24)
-    few = {c.name for c in split(decathlon_cases(balls), 0.3)[1]}
-    many = {c.name for c in split(decathlon_cases(tmp_path / "more"), 0.3)[1]}
+    few = {c.name for c in split(open_source(balls), 0.3)[1]}
+    many = {c.name for c in split(open_source(tmp_path / "more"), 0.3)[1]}
     assert few == many & {f"case_{i:02d}" for i in range(12)}
 
 
@@ -28,7 +29,7 @@ def test_cases_of_a_patient_stay_together(tmp_path):
     write_balls(tmp_path / "d", 12)
     patients = {f"case_{i:02d}": f"patient {i // 2}" for i in range(12)}
     (tmp_path / "d" / "patients.json").write_text(json.dumps(patients))
-    training, validation = split(decathlon_cases(tmp_path / "d"), 0.5)
+    training, validation = split(open_source(tmp_path / "d"), 0.5)
     assert not {c.patient for c in training} & {c.patient for c in validation}
 
 
@@ -38,13 +39,13 @@ def test_share_is_about_the_share():
 
 def test_missing_data_is_named(balls, tmp_path):
     with pytest.raises(UserError, match="found none"):
-        decathlon_cases(tmp_path)
+        open_source(tmp_path)
     write_balls(tmp_path / "d", 2)
     (tmp_path / "d" / "labelsTr" / "case_01.nii.gz").unlink()
     with pytest.raises(UserError, match=r"case_01\.nii\.gz has no labels"):
-        decathlon_cases(tmp_path / "d")
+        open_source(tmp_path / "d")
     with pytest.raises(UserError, match="0 for validation"):
-        split(decathlon_cases(balls), 1e-9)
+        split(open_source(balls), 1e-9)
 
 
 def test_bad_configurations_are_named(config_file, tmp_path):

@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
-from MambaSegTraining.cases import decathlon_cases
 from MambaSegTraining.losses import UNKNOWN
 from MambaSegTraining.patches import PatchSource, TrainingCase, cut, training_case
+from MambaSegTraining.sources import open_source
 
 
 def source(balls, **changes):
     recipe = {"orientation": "LPS", "spacing_mm": [1, 1, 1], "normalisation": {"name": "zscore"}}
-    cases = [training_case(c, recipe) for c in decathlon_cases(balls)[:4]]
+    cases = [training_case(c, recipe) for c in open_source(balls)[:4]]
     arguments = {"foreground_share": 0.5, "context_share": 0.0, "mirror_axes": (2,), "seed": 5, "context": []}
     return PatchSource(cases, patch=(16, 16, 16), **(arguments | changes))
 

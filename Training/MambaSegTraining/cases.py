@@ -1,47 +1,34 @@
-"""Labelled cases on disk and the split of their patients, decided once and for ever by a hash."""
+"""Labelled cases, and the split of their patients, decided once and for ever by a hash."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from MambaSegLib.errors import UserError
 
+TRAINING, HELD_OUT = "training", "hold-out"
+
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its labels; ``patient`` keeps cases of one person on one side of the split."""
+    """One image with its labels.
+
+    Args:
+        name: unique among the cases of a source.
+        patient: keeps cases of one person on one side of the split.
+        images: a file per channel.
+        label: file with label values on the grid of the images.
+        annotated: what was really annotated; None is everything. {"structures": names, or None for all, "slices": None
+            for all, or {"axis": 0, 1 or 2 of (Z, Y, X), "indices": [...]}}.
+        part: "training" or "hold-out" where the source says so itself.
+    """
 
     name: str
     patient: str
-    image: Path
+    images: tuple[Path, ...]
     label: Path
-
-
-def decathlon_cases(folder) -> list[Case]:
-    """Cases of a Medical Segmentation Decathlon folder: ``imagesTr/X.nii.gz`` with ``labelsTr/X.nii.gz``.
-
-    Raises:
-        UserError: no such layout, or an image without its labels.
-    """
-    folder = Path(folder)
-    images = sorted((folder / "imagesTr").glob("*.nii*"))
-    if not images:
-        raise UserError(f"Expected images in {folder / 'imagesTr'}, found none.", "Give a Decathlon-style folder.")
-    cases = []
-    for image in images:
-        label = folder / "labelsTr" / image.name
-        if not label.is_file():
-            raise UserError(f"{image.name} has no labels at {label}.", "Add them, or remove the image.")
-        name = image.name.split(".")[0]
-        cases.append(Case(name, _patient(folder, name), image, label))
-    return cases
-
-
-def _patient(folder: Path, name: str) -> str:
-    """From ``patients.json`` ({case: patient}) where there is one; else every case is a patient of its own."""
-    table = folder / "patients.json"
-    return json.loads(table.read_text(encoding="utf-8"))[name] if table.is_file() else name
+    annotated: dict | None = None
+    part: str | None = None
 
 
 def in_validation(patient: str, share: float) -> bool:
@@ -51,13 +38,14 @@ def in_validation(patient: str, share: float) -> bool:
 
 
 def split(cases: list[Case], share: float) -> tuple[list[Case], list[Case]]:
-    """(training, validation) cases.
+    """(training, validation) cases: as the source says, and where it says nothing by the patient's hash.
 
     Raises:
         UserError: one of the two would be empty.
     """
-    training = [c for c in cases if not in_validation(c.patient, share)]
-    validation = [c for c in cases if in_validation(c.patient, share)]
+    held_out = [c.part == HELD_OUT if c.part else in_validation(c.patient, share) for c in cases]
+    training = [c for c, out in zip(cases, held_out, strict=True) if not out]
+    validation = [c for c, out in zip(cases, held_out, strict=True) if out]
     if not training or not validation:
         raise UserError(
             f"The split of {len(cases)} cases has {len(training)} for training and {len(validation)} for validation.",

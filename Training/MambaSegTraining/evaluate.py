@@ -13,19 +13,19 @@ from MambaSegLib.metrics import dice, hd95, surface_dice
 from MambaSegLib.postprocessing import remove_small_components
 from MambaSegLib.preprocessing import recipe_of
 
-from .cases import decathlon_cases
 from .patches import HeldOutCase, held_out_case
+from .sources import open_source
 
 
 def run(request: dict, report, warm=None) -> dict:
-    """The job ``evaluate``: {model: id or folder, data: Decathlon-style folder, device} -> {model, cases, values}.
+    """The job ``evaluate``: {model: id or folder, data: folder with cases, device} -> {model, cases, values}.
 
     Cases that the model was trained on are left out and counted in a warning: their scores would say nothing.
     """
     bundle = catalogue.find(request["model"])
     device = resolve_device(request.get("device") or "auto")
     known = set(bundle.data["provenance"]["cases"])
-    cases = decathlon_cases(request["data"])
+    cases = open_source(request["data"])
     unseen = [case for case in cases if case.name not in known]
     if len(unseen) < len(cases):
         report.message(f"{len(cases) - len(unseen)} of {len(cases)} cases were trained on and are left out.", "warning")

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from MambaSegLib.image import read_labels, read_volume
+from MambaSegLib.picture import is_picture_file
 from MambaSegLib.preprocessing import Prepared, prepare
 from MambaSegLib.volume import Volume
 
 from .augment import IMAGE, LABEL, training_transforms
+from .augment_slices import augmented
 from .cases import Case
 from .losses import UNKNOWN
+
+BRIGHT = 127  # pixels of a mask above it are the structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,23 +30,40 @@ class TrainingCase:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutCase:
-    """A case to be predicted: the image as inference prepares it, and the labels on the image's own grid."""
+    """A case to be predicted: the image as inference prepares it, and the labels on the image's own grid.
+
+    ``annotated`` is what of the labels is really known, as in ``cases.Case``.
+    """
 
     name: str
     prepared: Prepared
     truth: Volume
+    annotated: dict | None = None
 
 
 def training_case(case: Case, preprocessing: dict) -> TrainingCase:
     """Read a case and bring image and labels onto the network's grid, by the code of inference, without padding."""
-    prepared = prepare(read_volume(case.image), preprocessing)
-    labels = prepared.labels_like(read_labels(case.label))
+    prepared = prepare(read_image(case), preprocessing)
+    labels = prepared.labels_like(read_case_labels(case))
     return TrainingCase(case.name, prepared.array, labels.astype(np.uint8))
 
 
 def held_out_case(case: Case, recipe: dict) -> HeldOutCase:
     """Read a case for evaluation; ``recipe`` is preprocessing and inference together, as ``prepare`` takes it."""
-    return HeldOutCase(case.name, prepare(read_volume(case.image), recipe), read_labels(case.label))
+    return HeldOutCase(case.name, prepare(read_image(case), recipe), read_case_labels(case), case.annotated)
+
+
+def read_image(case: Case) -> Volume:
+    """The image of a case, (Z, Y, X), or (C, Z, Y, X)."""
+    return read_volume(case.images[0])
+
+
+def read_case_labels(case: Case) -> Volume:
+    """Label values on the image's grid, (Z, Y, X); a mask in black and white (0, 255, also after JPEG) is 0 and 1."""
+    labels = read_labels(case.label)
+    if is_picture_file(case.label) and labels.array.max() > BRIGHT:
+        labels = labels.with_array((labels.array > BRIGHT).astype(np.uint8))
+    return labels
 
 
 class PatchSource:
@@ -51,7 +72,7 @@ class PatchSource:
     Args:
         cases: with structures.
         context: that only teach what is not a structure.
-        patch: (Z, Y, X).
+        patch: (Z, Y, X), or (Y, X) for slices along Z.
         foreground_share: of the patches, centred on a labelled voxel; the others anywhere.
         context_share: of the patches, drawn from ``context``.
         mirror_axes: of (Z, Y, X).
@@ -65,12 +86,21 @@ class PatchSource:
         self.window = tuple(round(n * 1.25) for n in patch)
         self.foreground_share, self.context_share = foreground_share, context_share
         self.seed = seed
-        self.transforms = training_transforms(self.patch, tuple(mirror_axes))
+        self.flat = len(self.patch) == 2
+        # mirror_axes count (Z, Y, X) also where the patch has no Z
+        self.mirror_axes = tuple(axis - self.flat for axis in mirror_axes if axis >= self.flat)
+        self.transforms = None if self.flat else training_transforms(self.patch, self.mirror_axes)
         self._foreground = [np.argwhere((c.label > 0) & (c.label != UNKNOWN)) for c in self.cases]
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """(images (B, C, Z, Y, X) float32, labels (B, Z, Y, X) int64) of a step, a function of seed and step alone."""
+        """(images (B, C, *patch) float32, labels (B, *patch) int64) of a step, a function of seed and step alone."""
         random = np.random.default_rng((self.seed, step))
+        if self.flat:
+            windows = [self._window(random) for _ in range(size)]
+            images, labels = (torch.from_numpy(np.stack([w[key] for w in windows])) for key in (IMAGE, LABEL))
+            colour = images.shape[1] == 3
+            images, labels = augmented(images, labels[:, 0], self.patch, self.mirror_axes, colour, random)
+            return images, labels.long()
         items = []
         for _ in range(size):
             self.transforms.set_random_state(seed=int(random.integers(2**31)))
@@ -89,17 +119,21 @@ class PatchSource:
             centre = points[random.integers(len(points))]
         else:
             centre = self._anywhere(case.label.shape, random)
+        image, label = case.image, case.label
+        if self.flat:
+            image, label, centre = image[:, centre[0]], label[centre[0]], centre[1:]
         return {
-            IMAGE: np.stack([cut(channel, centre, self.window) for channel in case.image]),
+            IMAGE: np.stack([cut(channel, centre, self.window) for channel in image]),
             # Mirrored tissue is fit to be looked at, but no anatomy to learn: its labels are unknown.
-            LABEL: cut(case.label, centre, self.window, outside=UNKNOWN)[None],
+            LABEL: cut(label, centre, self.window, outside=UNKNOWN)[None],
         }
 
     def _anywhere(self, shape, random):
         """A centre whose patch stays inside the case where it fits, in its middle give or take 8 voxels where not."""
+        patch = (1,) * (3 - len(self.patch)) + self.patch
         centre = []
-        for n, p in zip(shape, self.patch, strict=True):
-            low, high = (p // 2, n - p // 2) if n > p else (n // 2 - 8, n // 2 + 8)
+        for n, p in zip(shape, patch, strict=True):
+            low, high = (p // 2, n - p + p // 2) if n > p or p == 1 else (n // 2 - 8, n // 2 + 8)
             centre.append(int(random.integers(low, high + 1)))
         return centre
 
@@ -111,7 +145,7 @@ def cut(array: np.ndarray, centre, size, outside: int | None = None) -> np.ndarr
         index = np.arange(int(c) - n // 2, int(c) - n // 2 + n)
         length = array.shape[axis]
         off = (index < 0) | (index >= length)
-        beyond |= off.reshape([-1 if a == axis else 1 for a in range(3)])
+        beyond |= off.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
         last = max(length - 1, 1)
         array = array.take(np.minimum(np.abs((index + last) % (2 * last) - last), length - 1), axis)
     return array if outside is None else np.where(beyond, np.array(outside, array.dtype), array)
