@@ -1,78 +1,96 @@
-"""Training from a configuration to a model bundle, top to bottom.
+"""The job ``train``: a configuration and labelled cases -> a checkpoint while it runs, a bundle when it is done."""
 
-    learning rate -> batch -> loss -> step -> average -> report -> validate, keep the best -> checkpoint
-
-The loop knows no file dialog and no GUI; it tells the world through ``report`` and stops when told. A stopped or killed
-run goes on from its last checkpoint with the batches it would have had.
-"""
-
-import math
-import time
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
 from datetime import date
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import MambaSegLib
 from MambaSegLib.bundle import write_bundle
 from MambaSegLib.bundle_schema import check_bundle_data
 from MambaSegLib.errors import UserError
 from MambaSegLib.inference import SliceWise, resolve_device
+from MambaSegLib.job import Report
 from MambaSegLib.networks import create
+from MambaSegLib.networks.weights import load_encoder
 
 from . import checkpoint, evaluate
 from .checkpoint import RunState
 from .config import TrainConfig, read_config
 from .data import load_data
-from .losses import deep_supervision
-from .patches import PatchSource
-
-# Convolutions are about an eighth faster with channels last, and the scan wants its tokens that way anyway.
-LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+from .distributed import Ranks, joined
+from .loop import LAST, Run, loop
+from .optimisation import build_optimizer, moving_average
+from .run_folder import RunFolder, Untold
+from .supervision import check_levels, loss_function
 
 
 def run(request: dict, report, warm=None) -> dict:
-    """The job ``train``: {config: path, output: folder, resume: bool} -> {bundle, best_score, steps, time_s}."""
+    """The job ``train``: {config: path, output: folder, resume, distributed} -> {bundle, best_score, steps, time_s}."""
     config = read_config(request["config"])
-    state, bundle = train(config, Path(request["output"]), report, bool(request.get("resume")))
+    where = joined(config.device, config.batch) if request.get("distributed") else alone(config.device)
+    with where as (ranks, device):
+        folder = Path(request["output"])
+        folder = RunFolder(folder, "train", request) if ranks.is_first else Untold(folder)
+        report = report if ranks.is_first else Report()
+        state, bundle = train(config, folder, report, bool(request.get("resume")), ranks, device)
     return {"bundle": str(bundle), "best_score": state.best_score, "steps": state.step, "time_s": state.time_s}
 
 
-def train(config: TrainConfig, output: Path, report, resume: bool = False) -> tuple[RunState, Path]:
-    """Train, validate and write ``output/<model id>`` as a bundle.
+def alone(device_name: str):
+    """One process: (Ranks, device)."""
+    return contextlib.nullcontext((Ranks(), resolve_device(device_name)))
+
+
+def train(config: TrainConfig, folder, report, resume: bool, ranks: Ranks, device) -> tuple[RunState, Path]:
+    """Train, validate and write ``folder.path/<model id>`` as a bundle.
 
     Args:
         config: what to do.
-        output: folder for checkpoint and bundle; made when missing.
+        folder: ``RunFolder`` for checkpoint and bundle; ``Untold`` on all ranks but the first.
         report: ``MambaSegLib.job.Report``.
-        resume: go on from ``output/checkpoint.pt``.
+        resume: go on from the folder's checkpoint.
+        ranks, device: this process among those that train together.
 
     Raises:
-        UserError: bad data or configuration, a loss that is no number, a bundle that stands there already.
+        UserError: bad data or configuration, trouble that ``recovery`` found no way out of, a bundle that stands there
+            already.
     """
-    bundle = output / config.model["id"]
-    if bundle.exists():
+    bundle = folder.checkpoint.parent / config.model["id"]
+    if bundle.exists() and ranks.is_first:
         raise UserError(f"There is a model at {bundle} already.", "Choose another output folder.")
-    output.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    device = resolve_device(config.device)
+    with folder.working():
+        source, validation, names = load_data(config, report)
+        state = new_run(config, device, report)
+        check_description(describe(config, state, names, []))
+        check_levels(config, state.network, device)
+        if resume:
+            content = ranks.from_first(lambda: checkpoint.read(folder.checkpoint))
+            checkpoint.put(state, content, folder.checkpoint)
+        loss = loss_function(config)
+        work = Run(config, state, source, validation, objective(loss), device, report, folder, ranks=ranks)
+        loop(work)
+        if ranks.is_first:
+            write_best(config, state, validation, names, bundle, device, report)
+            folder.update(state="finished", result={"bundle": str(bundle)})
+    return state, bundle
 
-    source, validation, names = load_data(config, report)
-    state = new_run(config, device)
-    check_description(describe(config, state, names, []))
-    if resume:
-        checkpoint.load(state, output / "checkpoint.pt")
-    loop(config, state, source, validation, device, report, output / "checkpoint.pt")
 
+def objective(loss):
+    """A loss of partly annotated labels in the form that the loop asks for, which also has the images."""
+    return lambda levels, labels, merged, images: loss(levels, labels)
+
+
+def write_best(config: TrainConfig, state: RunState, validation, names: dict, bundle: Path, device, report) -> None:
+    """Measure the best weights and write them as a bundle."""
     state.model.load_state_dict(state.best_weights)
-    network, labels = by_windows(config, state.model), config.model["labels"]
+    network, labels = state.model.eval(), config.model["labels"]
+    network = SliceWise(network) if len(config.patch) == 2 else network
     table = evaluate.full_table(network, validation, len(validation), labels, config.recipe, device, report)
     write_bundle(bundle, describe(config, state, names, table), numpy_weights(state.best_weights))
-    return state, bundle
 
 
 def check_description(data: dict) -> None:
@@ -81,104 +99,15 @@ def check_description(data: dict) -> None:
     check_bundle_data(data | {"weights": weights}, "the configuration")
 
 
-def new_run(config: TrainConfig, device) -> RunState:
-    """Fresh network, optimizer and average."""
-    network = create(config.network, config.in_channels, config.classes, **config.hyper).to(device)
-    network = network.to(memory_format=LAST[len(config.patch)])
-    decayed = [p for n, p in network.named_parameters() if p.dim() > 1 and not n.endswith("A_log")]
-    others = [p for n, p in network.named_parameters() if p.dim() <= 1 or n.endswith("A_log")]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if config.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-    else:
-        optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
-    average = torch.optim.swa_utils.AveragedModel(network, avg_fn=ema(config.ema_decay)) if config.ema_decay else None
-    return RunState(network, optimizer, average)
-
-
-def ema(decay: float):
-    """Exponential moving average that follows fast at first: decay min(decay, (1 + n) / (10 + n)) after n updates."""
-
-    def update(mean, current, count):
-        return mean + (1 - min(decay, (1 + float(count)) / (10 + float(count)))) * (current - mean)
-
-    return update
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then cosine to zero or nnU-Net's poly."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    part = step / config.steps
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
-    return config.learning_rate * (1 - part) ** 0.9
-
-
-def loop(config: TrainConfig, state: RunState, source: PatchSource, validation, device, report, path: Path) -> None:
-    """Steps until ``config.steps``; leaves the best weights in ``state``."""
-    started = time.monotonic() - state.time_s
-    with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one is learned from
-        upcoming = ahead.submit(source.batch, state.step, config.batch)
-        while state.step < config.steps:
-            images, labels = (t.to(device) for t in upcoming.result())
-            images = images.contiguous(memory_format=LAST[len(config.patch)])
-            upcoming = ahead.submit(source.batch, state.step + 1, config.batch)
-            loss = learn(config, state, images, labels)
-            state.step += 1
-            state.time_s = time.monotonic() - started
-            state.losses.append(loss)
-            report.metric(state.step, "loss", loss)
-            if state.step % config.validate_every == 0 or state.step == config.steps:
-                validate(config, state, validation, device, report)
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
-                checkpoint.save(state, path)
-            report.progress(state.step, config.steps, f"Step {state.step} of {config.steps}, loss {loss:.3f}")
-
-
-def learn(config: TrainConfig, state: RunState, images, labels) -> float:
-    """One optimizer step; the loss before it."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.step)
-    state.network.train()
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        scales = state.network.forward_multiscale(images)
-    loss = deep_supervision(scales, labels, config.scale_weights)
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"The loss became {loss.item()} at step {state.step}.",
-            "Lower the learning rate and resume from the last checkpoint.",
-        )
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update_parameters(state.network)
-    return loss.item()
-
-
-def validate(config: TrainConfig, state: RunState, cases, device, report) -> None:
-    """Mean Dice over the validation cases; keeps the weights when it is the best so far."""
-    values = [label["value"] for label in config.model["labels"]]
-    network = by_windows(config, state.model)
-    scores = evaluate.mean_dice(network, cases, values, config.recipe, device, report)
-    mean = sum(scores.values()) / len(scores)
-    report.metric(state.step, "validation Dice", mean)
-    row = {"step": state.step, "time_s": round(state.time_s), "loss": round(sum(state.losses) / len(state.losses), 4)}
-    row |= {f"Dice {label['name']}": round(scores[label["value"]], 4) for label in config.model["labels"]}
-    state.curve.append(row)
-    state.losses = []
-    report.message(f"Step {state.step}: validation Dice {mean:.4f}")
-    if mean > state.best_score:
-        state.best_score, state.best_step = mean, state.step
-        state.best_weights = {k: v.detach().cpu().clone() for k, v in state.model.state_dict().items()}
-
-
-def by_windows(config: TrainConfig, network: nn.Module) -> nn.Module:
-    """The network in evaluation mode, taking windows (B, C, Z, Y, X) also where it is two-dimensional."""
-    network = network.eval()
-    return SliceWise(network) if len(config.patch) == 2 else network
+def new_run(config: TrainConfig, device, report) -> RunState:
+    """Fresh network, with a pretrained encoder where one is given, optimizer and average."""
+    torch.manual_seed(config.seed)
+    network = create(config.network, config.in_channels, config.classes, **config.hyper)
+    if config.encoder_weights:
+        for remark in load_encoder(network, config.encoder_weights):
+            report.message(remark)
+    network = network.to(device).to(memory_format=LAST[len(config.patch)])
+    return RunState(network, build_optimizer(config, network), moving_average(network, config.ema_decay))
 
 
 def numpy_weights(weights: dict) -> dict:
@@ -197,7 +126,8 @@ def describe(config: TrainConfig, state: RunState, names: dict, table: list) -> 
         "seed": config.seed,
         "date": date.today().isoformat(),
         "code_version": MambaSegLib.__version__,
-        "config": {k: v for k, v in config.as_dict().items() if k not in ("model", "data", "context")},
+        "config": {k: v for k, v in config.as_dict().items() if k not in ("model", "data", "context")}
+        | {"encoder_weights": Path(config.encoder_weights).name},
         "train_time_s": round(state.time_s),
         "best_step": state.best_step,
         "curve": state.curve,
