@@ -4,17 +4,15 @@ Exit codes: 0 done, 1 an error in the program, 2 something the user can put righ
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, catalogue, cli_corrections, cli_segment
+from . import __version__, catalogue, cli_audit, cli_corrections, cli_import, cli_segment
 from .bundle import BUNDLE_FILE, ModelBundle
 from .errors import UserError
-from .job import to_json_value
-from .terminal import DISCLAIMER, duration, guarded, run_job, table
+from .terminal import DISCLAIMER, duration, guarded, print_json, run_job, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.set_defaults(command=_evaluate)
-    cli_corrections.add_to(commands, machine)
+    for module in (cli_corrections, cli_audit):
+        module.add_to(commands, machine)
+    cli_import.add_to(commands, machine)
     return parser
 
 
@@ -73,7 +73,7 @@ def _with_joined_bounds(arguments: list[str]) -> list[str]:
 def _models(options: argparse.Namespace) -> None:
     found = catalogue.search(" ".join(options.search))
     if options.json:
-        _print_json([_model_facts(entry) for entry in found])
+        print_json([_model_facts(entry) for entry in found])
         return
     usable = [entry.bundle for entry in found if entry.bundle]
     rows = [[b.id, b.title, ", ".join(label.name for label in b.labels), _size(b)] for b in usable]
@@ -102,7 +102,7 @@ def _networks(options: argparse.Namespace) -> None:
     if options.json:
         plain = ("name", "dims", "hyper", "parameters", "paper", "url", "licence")
         facts = [{key: getattr(s, key) for key in plain} | {"figures": [vars(f) for f in s.figures]} for s in specs]
-        _print_json(facts)
+        print_json(facts)
         return
     rows = [[s.name, f"{s.dims}-D", f"{s.parameters[2] / 1e6:.2f} M", s.paper, s.licence] for s in specs]
     print(table(["Network", "Grid", "Parameters", "Paper", "Licence"], rows))
@@ -115,10 +115,10 @@ def _info(options: argparse.Namespace) -> None:
         raise UserError(f"There is no file or folder {options.subject!r}.", "Check the path.")
     if not is_model and path.exists():
         facts = _volume_facts(path)
-        _print_json(facts) if options.json else print(table(["Property", "Value"], [list(f) for f in facts.items()]))
+        print_json(facts) if options.json else print(table(["Property", "Value"], [list(f) for f in facts.items()]))
         return
     bundle = catalogue.find(options.subject)
-    _print_json(bundle.data) if options.json else print(bundle.card())
+    print_json(bundle.data) if options.json else print(bundle.card())
 
 
 def _volume_facts(path: Path) -> dict:
@@ -154,7 +154,7 @@ def _train(options: argparse.Namespace) -> None:
     request = {"config": options.config, "output": options.output, "resume": options.resume}
     result = run_job("train", request, options.verbose)
     if options.json:
-        _print_json(result)
+        print_json(result)
     else:
         print(f"New model in {result['bundle']} after {duration(result['time_s'])}.")
 
@@ -163,14 +163,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     request = {"model": options.model, "data": options.data, "device": options.device}
     result = run_job("evaluate", request, options.verbose)
     if options.json:
-        _print_json(result)
+        print_json(result)
         return
     rows = [[row["structure"], row["name"], row["mean"], row["sd"], row["n"]] for row in result["values"]]
     print(table(["Structure", "Measure", "Mean", "SD", "Cases"], rows))
-
-
-def _print_json(value) -> None:
-    print(json.dumps(to_json_value(value), indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

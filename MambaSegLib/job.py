@@ -19,6 +19,7 @@ from .errors import Cancelled, UserError
 JOBS = {
     "segment": "MambaSegLib.segment:run",
     "estimate": "MambaSegLib.estimate:run",
+    "import": "MambaSegLib.import_model:run",
     "train": "MambaSegTraining.train:run",
     "evaluate": "MambaSegTraining.evaluate:run",
     "gate": "MambaSegTraining.gate:run",

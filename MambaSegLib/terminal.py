@@ -1,5 +1,6 @@
 """What a program in a terminal needs: jobs with a progress line and Ctrl-C, exit codes, tables of plain text."""
 
+import json
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from .errors import Cancelled, UserError
-from .job import Report, resolve
+from .job import Report, resolve, to_json_value
 
 DISCLAIMER = "For research only, not a medical device."
 _BAR_WIDTH = 24
@@ -45,6 +46,11 @@ def _verdict(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Cancelled | KeyboardInterrupt):
         return "cancelled", 130
     return f"an error in the program, {type(error).__name__}: {error}", 1
+
+
+def print_json(value) -> None:
+    """A result for programs, on stdout."""
+    print(json.dumps(to_json_value(value), indent=2, ensure_ascii=False))
 
 
 def run_job(name: str, request: dict, verbose: bool = False) -> dict:
