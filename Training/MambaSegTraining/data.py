@@ -1,9 +1,12 @@
 """What a training run learns from: the cases of a configuration's sources, split, read and prepared."""
 
-from .cases import split
+from .cases import HELD_OUT, Case, in_validation, split
 from .config import TrainConfig
 from .patches import PatchSource, held_out_case, training_case
 from .sources import open_source
+
+LEAST_HELD_OUT = 3  # patients
+HOLD_OUT_SHARE = 0.25  # of the patients of a source that does not say itself
 
 
 def load_data(config: TrainConfig, report):
@@ -29,3 +32,15 @@ def load_data(config: TrainConfig, report):
         config.seed,
     )
     return source, prepared["validation"], {name: [c.name for c in cases] for name, cases in groups.items()}
+
+
+def hold_out(cases: list[Case]) -> tuple[list[Case], list[Case], str]:
+    """(training, held-out cases, protocol): as the cases say, else by the patient's hash.
+
+    With fewer than ``LEAST_HELD_OUT`` held-out patients every case is in both lists and the protocol is
+    "leave-one-out" instead of "hold-out": whoever measures trains again without the cases he measures on.
+    """
+    held_out = [c for c in cases if (c.part == HELD_OUT if c.part else in_validation(c.patient, HOLD_OUT_SHARE))]
+    if len({case.patient for case in held_out}) < LEAST_HELD_OUT:
+        return list(cases), list(cases), "leave-one-out"
+    return [case for case in cases if case not in held_out], held_out, "hold-out"
