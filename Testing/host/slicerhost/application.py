@@ -240,7 +240,7 @@ def _start_settings(home: Path) -> None:
 
 def _install_widgets() -> None:
     """Put the doubles into `ctk` and `slicer`; importing their modules registers them."""
-    for name in ("widgets_ctk", "widgets_mrml", "widgets_segments"):
+    for name in ("widgets_ctk", "widgets_mrml", "widgets_segments", "widgets_editor", "widgets_tables"):
         importlib.import_module(f"slicerhost.{name}")
     ctk = sys.modules["ctk"] = types.ModuleType("ctk")
     for name, cls in DOUBLES.items():
