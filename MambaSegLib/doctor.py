@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import __version__, catalogue
+from . import __version__, catalogue, devices
 
 _PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "llvmlite", "mamba-ssm", "causal-conv1d")
 
@@ -54,18 +54,7 @@ def _version(package: str) -> str:
 
 
 def _devices() -> list[tuple[str, str]]:
-    import torch
-
-    found = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")]
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            found.append((f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
-    else:
-        why = "this torch was built without CUDA" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
-        found.append(("cuda", f"not available: {why}"))
-    found.append(("mps", "available" if torch.backends.mps.is_available() else "not available: needs an Apple GPU"))
-    return found
+    return [(device.name, device.title or f"not available: {device.why_not}") for device in devices.found()]
 
 
 def _operators() -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ from .errors import Cancelled, UserError
 # name -> "module:function", resolved on request only: the library never imports the training by itself.
 JOBS = {
     "segment": "MambaSegLib.segment:run",
+    "devices": "MambaSegLib.devices:run",
     "estimate": "MambaSegLib.estimate:run",
+    "export_seg": "MambaSegLib.dicom_seg:run",
     "import": "MambaSegLib.import_model:run",
     "train": "MambaSegTraining.train:run",
     "evaluate": "MambaSegTraining.evaluate:run",
