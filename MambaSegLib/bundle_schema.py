@@ -130,6 +130,11 @@ _OPTIONAL_FIELDS: dict[str, tuple[_Test, str]] = {
         _list_of(_or_null(lambda v: _is_whole(v) and v > 0), 3),
         "three whole numbers > 0 or nulls (x, y, z)",
     ),
+    "provenance.parent_sha256": (
+        _or_null(lambda v: _is_text(v) and bool(_SHA256.fullmatch(v))),
+        "the 64 hexadecimal digits of the parent's weights or null",
+    ),
+    "provenance.lineage": (lambda v: _is_text(v) and bool(_ID.fullmatch(v)), "the id of the first ancestor"),
 }
 _LABEL_FIELDS: dict[str, tuple[_Test, str]] = {
     "value": (lambda v: _is_whole(v) and v > 0, "a whole number > 0"),

@@ -5,10 +5,11 @@ _DISCLAIMER = (
     "a person who is qualified must check every result."
 )
 _CURVE_ROWS = 12
+_DECISION_HEADER = ["Structure", "Cases", "Dice", "Change", "Surface Dice", "HD95 (mm)", "Volume error (%)"]
 
 
-def card_markdown(data: dict) -> str:
-    """The card of the bundle whose ``bundle.json`` is `data`."""
+def card_markdown(data: dict, decision: dict | None = None) -> str:
+    """The card of the bundle whose ``bundle.json`` is `data`, and of what the gate decided about it."""
     sections = [
         f"# {data['title']}\n\n{data['description']}".rstrip(),
         _DISCLAIMER,
@@ -17,11 +18,38 @@ def card_markdown(data: dict) -> str:
         _section("Structures", _structures(data)),
         _section("Input", _inputs(data)),
         _section("Measured", _metrics(data)),
+        _section("Compared with its parent", decision_markdown(decision) if decision else ""),
         _section("Training", _training(data)),
         _section("Licence", _bullets((key.capitalize(), data["licence"][key]) for key in ("weights", "data", "code"))),
         _section("Provenance", _provenance(data)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def decision_markdown(decision: dict) -> str:
+    """The gate's verdict, its reasons, and a table of every structure before and after."""
+    accepted = "The gate **accepted** this model" if decision["accepted"] else "The gate did **not accept** this model"
+    when = f" on {decision['date'][:10]}" if decision.get("date") else ""
+    parts = [f"{accepted}{when}.", "\n".join(f"- {reason}" for reason in decision["reasons"])]
+    if decision["rows"]:
+        parts.append(_table(_DECISION_HEADER, [_decision_row(row) for row in decision["rows"]]))
+        parts.append(
+            f"Means over cases that neither model was trained on (protocol: {decision['protocol']}). Change: of Dice, "
+            f"with its 95 % interval; a fall of more than {decision['margin']:g} is not accepted."
+        )
+    return "\n\n".join(parts)
+
+
+def _decision_row(row: dict) -> list[str]:
+    def both(measure: str, digits: int) -> str:
+        before, after = (_number(row[f"{measure}_{when}"], digits) for when in ("before", "after"))
+        return f"{before} → {after}"
+
+    change = _number(row["difference"]) if row["difference"] is None else f"{row['difference']:+.3f}"
+    if row["low"] is not None:
+        change += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    measures = [both("dice", 3), change, both("surface_dice", 3), both("hd95", 1), both("volume_error", 1)]
+    return [row["structure"], str(row["cases"]), *measures]
 
 
 def _section(title: str, body: str) -> str:
@@ -105,7 +133,7 @@ def _provenance(data: dict) -> str:
     facts = _bullets(
         [
             ("Model", f"`{data['id']}`, version {data['version']}"),
-            ("Parent", f"`{provenance['parent']}`" if provenance["parent"] else "none, trained from the start"),
+            ("Parent", _parent(provenance)),
             ("Date", provenance["date"]),
             ("Code version", provenance["code_version"]),
             ("Seed", provenance["seed"]),
@@ -113,6 +141,20 @@ def _provenance(data: dict) -> str:
         ]
     )
     return "\n\n".join(filter(None, [facts, _curve(provenance["curve"])]))
+
+
+def _parent(provenance: dict) -> str:
+    if not provenance["parent"]:
+        return "none, trained from the start"
+    sha256 = provenance.get("parent_sha256")
+    lineage = provenance.get("lineage")
+    return ", ".join(
+        [
+            f"`{provenance['parent']}`",
+            *([f"sha256 `{sha256}`"] if sha256 else []),
+            *([f"of the lineage `{lineage}`"] if lineage and lineage != provenance["parent"] else []),
+        ]
+    )
 
 
 def _curve(curve: list) -> str:

@@ -21,6 +21,13 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.count_nonzero(a & b) / total if total else float("nan")
 
 
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """|a and b| / |a or b| (Jaccard); NaN when both are empty, 0 when one is."""
+    a, b = _same_grid(a, b)
+    total = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / total if total else float("nan")
+
+
 def volume_ml(mask: np.ndarray, spacing_mm: Iterable[float]) -> float:
     """Volume of the True voxels in millilitres."""
     return float(np.count_nonzero(mask) * np.prod(list(spacing_mm)) / 1000)
@@ -32,8 +39,12 @@ def hd95(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> float:
     The larger of the two 95th percentiles of the distances from one surface's voxels to the other surface (as in MONAI
     and in the Medical Segmentation Decathlon).
     """
-    distances = _surface_distances(a, b, spacing_mm)
-    return float("nan") if distances is None else float(max(np.percentile(d, 95) for d in distances))
+    return _distance_95(_surface_distances(a, b, spacing_mm))
+
+
+def assd(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> float:
+    """Average symmetric surface distance in mm: the mean over the voxels of both surfaces; NaN when either is empty."""
+    return _mean_distance(_surface_distances(a, b, spacing_mm))
 
 
 def surface_dice(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float], tolerance_mm: float) -> float:
@@ -60,8 +71,8 @@ def per_label(
         tolerance_mm: of the surface Dice.
 
     Returns:
-        value -> {"dice", "hd95_mm", "surface_dice", "volume_ml", "reference_volume_ml", "volume_error_percent"}; the
-        error is that of the prediction relative to the reference.
+        value -> {"dice", "iou", "hd95_mm", "assd_mm", "surface_dice", "volume_ml", "reference_volume_ml",
+        "volume_error_percent"}; the error is that of the prediction relative to the reference.
     """
     spacing_mm = tuple(spacing_mm)
     return {
@@ -75,7 +86,9 @@ def _one_label(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, ...], tole
     volume, true = volume_ml(a, spacing_mm), volume_ml(b, spacing_mm)
     return {
         "dice": dice(a, b),
-        "hd95_mm": float("nan") if distances is None else float(max(np.percentile(d, 95) for d in distances)),
+        "iou": iou(a, b),
+        "hd95_mm": _distance_95(distances),
+        "assd_mm": _mean_distance(distances),
         "surface_dice": _surface_share(a, b, distances, tolerance_mm),
         "volume_ml": volume,
         "reference_volume_ml": true,
@@ -88,6 +101,14 @@ def _same_grid(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if a.shape != b.shape:
         raise ValueError(f"both masks must be on the same grid, got {a.shape} and {b.shape} voxels")
     return a, b
+
+
+def _distance_95(distances) -> float:
+    return float("nan") if distances is None else float(max(np.percentile(d, 95) for d in distances))
+
+
+def _mean_distance(distances) -> float:
+    return float("nan") if distances is None else float(np.concatenate(distances).mean())
 
 
 def _surface_share(a: np.ndarray, b: np.ndarray, distances, tolerance_mm: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from MambaSegLib.image import read_labels
-from MambaSegLib.metrics import dice, hd95, per_label, surface_dice, volume_ml
+from MambaSegLib.metrics import assd, dice, hd95, iou, per_label, surface_dice, volume_ml
 
 SPACING = (0.7, 1.1, 2.5)
 
@@ -43,6 +43,7 @@ def test_against_loops_over_every_pair_of_surface_voxels(seed):
         b[2:6, 2:7, 1:5] = True
     there, back = brute_force_distances(a, b)
     assert hd95(a, b, SPACING) == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
+    assert assd(a, b, SPACING) == pytest.approx(np.mean(there + back))
     for tolerance in (0, 0.7, 1.2, 3):
         near = sum(d <= tolerance + 1e-9 for d in there + back) / len(there + back)
         assert surface_dice(a, b, SPACING, tolerance + 1e-9) == pytest.approx(near)
@@ -50,6 +51,7 @@ def test_against_loops_over_every_pair_of_surface_voxels(seed):
     for index in itertools.product(*map(range, a.shape)):
         counts = [counts[0] + (a[index] and b[index]), counts[1] + a[index], counts[2] + b[index]]
     assert dice(a, b) == pytest.approx(2 * counts[0] / (counts[1] + counts[2]))
+    assert iou(a, b) == pytest.approx(counts[0] / (counts[1] + counts[2] - counts[0]))
     assert volume_ml(a, SPACING) == pytest.approx(counts[1] * 0.7 * 1.1 * 2.5 / 1000)
 
 
@@ -71,8 +73,9 @@ def test_absent_structures_are_nan_and_missed_ones_count():
     assert math.isnan(surface_dice(empty, empty, SPACING, 1))
     assert dice(full, empty) == dice(empty, full) == surface_dice(full, empty, SPACING, 1) == 0
     rows = per_label(np.zeros((4, 4, 4), int), np.full((4, 4, 4), 2), SPACING, [1, 2])
-    assert all(math.isnan(rows[1][name]) for name in ("dice", "hd95_mm", "surface_dice", "volume_error_percent"))
-    assert rows[2]["dice"] == 0 and rows[2]["volume_error_percent"] == -100 and math.isnan(rows[2]["hd95_mm"])
+    absent = ("dice", "iou", "hd95_mm", "assd_mm", "surface_dice", "volume_error_percent")
+    assert all(math.isnan(rows[1][name]) for name in absent)
+    assert rows[2]["dice"] == rows[2]["iou"] == 0 and math.isnan(rows[2]["assd_mm"]) and rows[2]["volume_error_percent"] == -100 and math.isnan(rows[2]["hd95_mm"])
 
 
 def test_masks_of_different_size_are_refused():

@@ -48,8 +48,10 @@ def test_evaluate_leaves_trained_cases_out(config_file, balls, tmp_path):
     assert result["cases"] == provenance["validation_cases"]
     assert any("were trained on and are left out" in e.get("text", "") for e in events)
     # the card was written from the weights before they were rounded to half precision
-    for ours, card in zip(result["values"], open_bundle(bundle).data["metrics"]["values"], strict=True):
-        assert (ours["structure"], ours["name"], ours["n"]) == (card["structure"], card["name"], card["n"])
+    measured = {(row["structure"], row["name"]): row for row in result["values"]}
+    for card in open_bundle(bundle).data["metrics"]["values"]:
+        ours = measured[card["structure"], card["name"]]
+        assert ours["n"] == card["n"]
         assert ours["mean"] == pytest.approx(card["mean"], rel=0.05, abs=0.01, nan_ok=True)
 
 
