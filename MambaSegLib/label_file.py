@@ -19,7 +19,7 @@ from .volume import Volume
 OUTPUT_EXTENSIONS = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii")
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY = "Anatomic codes - DICOM master list"
-_TISSUE = ["SCT", "85756007", "Tissue"]
+TISSUE = ["SCT", "85756007", "Tissue"]
 
 
 class Segment(Protocol):
@@ -146,7 +146,7 @@ def _extents(labels: np.ndarray) -> dict[int, str]:
 def terminology_entry(terminology: dict | None) -> str:
     """{'category', 'type', 'type_modifier': [scheme, code, meaning]} in Slicer's spelling; tissue when unknown."""
     terminology = terminology or {}
-    codes = [terminology.get("category") or _TISSUE, terminology.get("type") or _TISSUE]
+    codes = [terminology.get("category") or TISSUE, terminology.get("type") or TISSUE]
     codes.append(terminology.get("type_modifier") or ["", "", ""])
     # ~ ^ | separate the fields, so they cannot stand inside one.
     fields = ["^".join(str(part).translate(str.maketrans("~^|", "   ")) for part in code) for code in codes]
