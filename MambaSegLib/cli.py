@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, catalogue, cli_audit, cli_corrections, cli_import, cli_segment
+from . import __version__, catalogue, cli_audit, cli_corrections, cli_dicom, cli_import, cli_segment
 from .bundle import BUNDLE_FILE, ModelBundle
 from .errors import UserError
 from .terminal import DISCLAIMER, duration, guarded, print_json, run_job, table
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.set_defaults(command=_evaluate)
-    for module in (cli_corrections, cli_audit):
+    for module in (cli_corrections, cli_audit, cli_dicom):
         module.add_to(commands, machine)
     cli_import.add_to(commands, machine)
     return parser

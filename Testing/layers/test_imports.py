@@ -16,6 +16,7 @@ TORCH_FREE = {
     *("dicom_series", "metrics", "nifti_check", "postprocessing", "preprocessing", "regrid", "review", "roi"),
     *("normalisation", "picture", "volume", "worker", "request", "steps", "uncertainty", "cli_segment"),
     *("card_page", "folder_lock", "model_store", "model_versions"),
+    *("corrected_case", "label_table", "safe_file", "thumbnail", "comparison", "dicom_seg", "dicom_source", "worklist"),
 }
 
 
