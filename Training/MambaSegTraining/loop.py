@@ -37,6 +37,9 @@ class Run:
         source: ``batch(step, size)`` -> (images (B, C, *patch), labels (B, *patch), merged: see ``losses_partial``).
         validation: prepared cases; none: nothing is measured.
         objective: ``f(levels, labels, merged, images)`` -> scalar; levels are the network's logits, finest first.
+        validate_times: validations over the run, where its length is not known yet; 0: as the configuration says.
+        title: of this training in progress labels.
+        afterwards_s: what the job still has to do behind this training.
         keeps_best: the weights of the best validation are the result; else the last ones.
     """
 
@@ -51,14 +54,21 @@ class Run:
     keeps_best: bool = True
     ranks: Ranks = field(default_factory=Ranks)
     pace: Pace = field(default_factory=Pace)
+    validate_times: int = 0
+    title: str = ""
+    afterwards_s: float = 0.0
 
     @property
     def steps(self) -> int:
         return self.state.steps or self.config.steps
 
+    @property
+    def validate_every(self) -> int:
+        return -(-self.steps // self.validate_times) if self.validate_times else self.config.validate_every
+
     def validations_after(self, step: int) -> int:
         """How many are still to come."""
-        return -(-self.steps // self.config.validate_every) - step // self.config.validate_every
+        return -(-self.steps // self.validate_every) - step // self.validate_every
 
 
 class Ahead:
@@ -98,7 +108,7 @@ def loop(run: Run) -> None:
             run.report.metric(state.step, "loss", loss)
             fit_to_budget(run)
             at_end = state.step == run.steps
-            if state.step % config.validate_every == 0 or at_end:
+            if state.step % run.validate_every == 0 or at_end:
                 validate(run)
             state.time_s = time.monotonic() - started
             if state.step % config.checkpoint_every == 0 or at_end:
@@ -108,7 +118,7 @@ def loop(run: Run) -> None:
 
 def my_part(run: Run, batch) -> list:
     """This process's share of a batch, on its device; ``merged`` may be None."""
-    return [None if t is None else run.ranks.share(t).to(run.device) for t in (*batch, None)[:3]]
+    return [None if t is None else run.ranks.share(t).to(run.device) for t in batch]
 
 
 def fit_to_budget(run: Run) -> None:
@@ -119,11 +129,13 @@ def fit_to_budget(run: Run) -> None:
 
 
 def label(run: Run, loss: float) -> str:
-    step, text = run.state.step, f"Step {run.state.step} of {run.steps}, loss {loss:.3f}"
+    """What a user reads: also how long all of the job will still take."""
+    step, text = run.state.step, f"{run.title}Step {run.state.step} of {run.steps}, loss {loss:.3f}"
     if not run.pace.is_known or step == run.steps:
         return text
     validations = run.validations_after(step) if run.validation else 0
-    return f"{text}, about {in_words(run.pace.remaining_s(run.steps - step, validations))} left"
+    seconds = run.pace.remaining_s(run.steps - step, validations) + run.afterwards_s
+    return f"{text}, about {in_words(seconds)} left"
 
 
 def learn_safely(run: Run, forward, batch: list) -> float | None:

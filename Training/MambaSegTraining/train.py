@@ -1,6 +1,7 @@
 """The job ``train``: a configuration and labelled cases -> a checkpoint while it runs, a bundle when it is done."""
 
 import contextlib
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from .config import TrainConfig, read_config
 from .data import load_data
 from .distributed import Ranks, joined
 from .loop import LAST, Run, loop
+from .losses_partial import partial
+from .losses_partial import partial
 from .optimisation import build_optimizer, moving_average
 from .run_folder import RunFolder, Untold
 from .supervision import check_levels, loss_function
@@ -62,26 +65,28 @@ def train(config: TrainConfig, folder, report, resume: bool, ranks: Ranks, devic
         raise UserError(f"There is a model at {bundle} already.", "Choose another output folder.")
     if config.threads:
         torch.set_num_threads(config.threads)
+    prepared = folder.checkpoint.parent / "prepared"
     with folder.working():
-        source, validation, names = load_data(config, report)
+        source, validation, names = load_data(config, report, prepared)
         state = new_run(config, device, report)
         check_description(describe(config, state, names, []))
         check_levels(config, state.network, device)
         if resume:
             content = ranks.from_first(lambda: checkpoint.read(folder.checkpoint))
             checkpoint.put(state, content, folder.checkpoint)
-        loss = loss_function(config)
+        loss = partial(loss_function(config))
         work = Run(config, state, source, validation, objective(loss), device, report, folder, ranks=ranks)
         loop(work)
         if ranks.is_first:
             write_best(config, state, validation, names, bundle, device, report)
             folder.update(state="finished", result={"bundle": str(bundle)})
+            shutil.rmtree(prepared, ignore_errors=True)  # large, and quickly made again
     return state, bundle
 
 
 def objective(loss):
     """A loss of partly annotated labels in the form that the loop asks for, which also has the images."""
-    return lambda levels, labels, merged, images: loss(levels, labels)
+    return lambda levels, labels, merged, images: loss(levels, labels, merged)
 
 
 def write_best(config: TrainConfig, state: RunState, validation, names: dict, bundle: Path, device, report) -> None:
