@@ -108,9 +108,9 @@ class ModelBundle:
     def weights_path(self) -> Path:
         return self.folder / self.data["weights"]["file"]
 
-    def card(self) -> str:
-        """The model card, Markdown."""
-        return card_markdown(self.data)
+    def card(self, decision: dict | None = None) -> str:
+        """The model card, Markdown; with what the gate decided about the model."""
+        return card_markdown(self.data, decision)
 
 
 def open_bundle(folder: str | os.PathLike, verify: bool = True) -> ModelBundle:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, catalogue, cli_audit, cli_corrections, cli_dicom, cli_import, cli_segment
-from .bundle import BUNDLE_FILE, ModelBundle
+from . import __version__, cli_audit, cli_corrections, cli_dicom, cli_import, cli_models, cli_segment
 from .errors import UserError
 from .terminal import DISCLAIMER, duration, guarded, print_json, run_job, table
 
@@ -32,13 +31,11 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--json", action="store_true", help="print the result as JSON")
 
     cli_segment.add_to(commands, machine)
-    models = commands.add_parser("models", parents=[machine], help="list the models that are there")
-    models.add_argument("search", nargs="*", help="only those with all these words in title, structures or keywords")
-    models.set_defaults(command=_models)
+    cli_models.add_to(commands, machine)
     networks = commands.add_parser("networks", parents=[machine], help="list the networks and their papers")
     networks.set_defaults(command=_networks)
-    info = commands.add_parser("info", parents=[machine], help="tell about a volume or a model")
-    info.add_argument("subject", metavar="FILE_OR_MODEL")
+    info = commands.add_parser("info", parents=[machine], help="tell about a volume")
+    info.add_argument("file", metavar="FILE")
     info.set_defaults(command=_info)
     commands.add_parser(
         "doctor", parents=[common], help="what works on this machine, and why the rest does not"
@@ -70,31 +67,6 @@ def _with_joined_bounds(arguments: list[str]) -> list[str]:
     return joined
 
 
-def _models(options: argparse.Namespace) -> None:
-    found = catalogue.search(" ".join(options.search))
-    if options.json:
-        print_json([_model_facts(entry) for entry in found])
-        return
-    usable = [entry.bundle for entry in found if entry.bundle]
-    rows = [[b.id, b.title, ", ".join(label.name for label in b.labels), _size(b)] for b in usable]
-    print(table(["Model", "Title", "Structures", "Size"], rows) if rows else "No models found.")
-    for entry in found:
-        if entry.error:
-            print(f"\nBroken: {entry.error}")
-
-
-def _model_facts(entry: catalogue.Entry) -> dict:
-    facts = {"id": entry.id, "title": entry.title, "folder": str(entry.folder), "origin": entry.origin, "error": None}
-    if entry.error:
-        return facts | {"error": str(entry.error)}
-    keys = ("version", "description", "keywords", "network", "labels", "inputs", "metrics", "licence", "weights")
-    return facts | {key: entry.bundle.data[key] for key in keys}
-
-
-def _size(bundle: ModelBundle) -> str:
-    return f"{bundle.data['weights']['bytes'] / 1e6:.1f} MB"
-
-
 def _networks(options: argparse.Namespace) -> None:
     from .networks import names, spec
 
@@ -109,16 +81,13 @@ def _networks(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    path = Path(options.subject).expanduser()
-    is_model = (path / BUNDLE_FILE).is_file() or options.subject in {entry.id for entry in catalogue.entries()}
-    if not is_model and not path.exists() and len(path.parts) > 1:
-        raise UserError(f"There is no file or folder {options.subject!r}.", "Check the path.")
-    if not is_model and path.exists():
-        facts = _volume_facts(path)
-        print_json(facts) if options.json else print(table(["Property", "Value"], [list(f) for f in facts.items()]))
-        return
-    bundle = catalogue.find(options.subject)
-    print_json(bundle.data) if options.json else print(bundle.card())
+    path = Path(options.file).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"There is no file or folder {options.file!r}.", "Models are told of by 'mambaseg models show'."
+        )
+    facts = _volume_facts(path)
+    print_json(facts) if options.json else print(table(["Property", "Value"], [list(f) for f in facts.items()]))
 
 
 def _volume_facts(path: Path) -> dict:

@@ -15,7 +15,7 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("segment", parents=[machine], help="segment a volume")
     files = ".nrrd, .nii.gz, .mha, a DICOM folder or one of its files; several for a model with several inputs"
     parser.add_argument("input", metavar="INPUT", nargs="+", help=files)
-    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models') or its folder")
+    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models list') or its folder")
     parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
     parser.add_argument("--uncertainty", metavar="FILE", help="also write a map of the model's doubt, 0 to 100")
     add_region(parser)

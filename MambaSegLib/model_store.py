@@ -27,6 +27,7 @@ from .errors import UserError
 from .folder_lock import locked
 from .job import to_json_value
 from .model_versions import Version, find_version, history, lineage, models_folder, versions
+from .safe_file import write_text
 
 __all__ = [
     "Version",
@@ -157,10 +158,7 @@ def export_card(name: str, path: str | os.PathLike, folder: str | os.PathLike | 
     if path.exists():
         raise UserError(f"{path} exists already.", "Choose another name; nothing is overwritten.")
     version = find_version(name, folder)
-    text = makers[path.suffix.lower()](version.open().data, version.decision)
-    with _disk_errors(f"The card cannot be written to {path}"):
-        _write_text(path, text)
-    return path
+    return write_text(path, makers[path.suffix.lower()](version.open().data, version.decision))
 
 
 def _exactly(name: str, root: Path) -> Version:
@@ -184,22 +182,7 @@ def _put_in_use(root: Path, version: Version) -> None:
 def _change_active(root: Path, change: Callable[[dict], object]) -> None:
     active = catalogue.read_active(root)
     change(active)
-    with _disk_errors(f"{root / ACTIVE_FILE} cannot be written"):
-        _write_text(root / ACTIVE_FILE, json.dumps(active, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; a model is for everyone on the machine
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(root / ACTIVE_FILE, json.dumps(active, indent=2, sort_keys=True) + "\n")
 
 
 def _copy_in(candidate: ModelBundle, target: Path, decision: dict | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MambaSegLib import cli
+from MambaSegLib import catalogue, cli
 from MambaSegLib.image import read_labels
 from MambaSegLib.terminal import ProgressLine, duration, table
 
@@ -172,16 +172,16 @@ def test_models_are_listed_for_people_and_for_programs(mambaseg, environment, ti
     own.mkdir(parents=True)
     tiny_bundle.rename(own / "tiny")
     (own / "broken").mkdir()
-    listed = mambaseg("models")
+    listed = mambaseg("models", "list")
     assert listed.returncode == 0
     assert "Toy hippocampus" in listed.stdout and "Anterior, Posterior" in listed.stdout
     assert "Broken:" in listed.stdout and "bundle.json" in listed.stdout
-    facts = {entry["id"]: entry for entry in json.loads(mambaseg("models", "--json").stdout)}
+    facts = {entry["id"]: entry for entry in json.loads(mambaseg("models", "list", "--json").stdout)}
     assert facts["tiny"]["network"]["name"] == "mm_unet_test" and facts["tiny"]["error"] is None
     assert "bundle.json" in facts["broken"]["error"]
-    assert "Toy hippocampus" not in mambaseg("models", "nothing", "like", "this").stdout
-    assert "Toy hippocampus" in mambaseg("models", "TOY", "posterior").stdout
-    assert "Finds nothing real." in mambaseg("info", "tiny").stdout
+    assert "Toy hippocampus" not in mambaseg("models", "list", "nothing", "like", "this").stdout
+    assert "Toy hippocampus" in mambaseg("models", "list", "TOY", "posterior").stdout
+    assert "Finds nothing real." in mambaseg("models", "show", "tiny").stdout
 
 
 def test_networks_are_listed_with_paper_size_and_licence(mambaseg):
@@ -213,7 +213,9 @@ def test_doctor_examines_everything_and_never_falls_over(mambaseg_process):
     assert "cannot be examined" not in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["models", "--json"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models", "list"], ["models", "list", "--all", "--json"], ["--version"]]
+)
 def test_light_commands_start_without_torch(environment, tmp_path, arguments):
     code = (
         "import sys; from MambaSegLib.cli import main\n"
@@ -292,8 +294,8 @@ def test_durations_and_tables_read_well():
 
 
 def test_an_error_in_the_program_is_exit_code_1(monkeypatch, capsys):
-    monkeypatch.setattr(cli.catalogue, "search", lambda text: 1 / 0)
-    assert cli.main(["models"]) == 1
+    monkeypatch.setattr(catalogue, "search", lambda *_: 1 / 0)
+    assert cli.main(["models", "list"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
@@ -301,7 +303,7 @@ def test_an_error_in_the_program_is_exit_code_1(monkeypatch, capsys):
 def test_a_reader_that_has_seen_enough_is_no_error():
     read_end, write_end = os.pipe()
     os.close(read_end)
-    command = [sys.executable, "-m", "MambaSegLib.cli", "models"]
+    command = [sys.executable, "-m", "MambaSegLib.cli", "models", "list"]
     done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, "")

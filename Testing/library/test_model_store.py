@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from MambaSegLib import catalogue, model_store
+from MambaSegLib import catalogue, cli, model_store
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.errors import UserError
 
@@ -213,3 +213,27 @@ def test_cards_are_exported_with_parent_and_decision(shipped, make_child, tmp_pa
         model_store.export_card("tiny", tmp_path / "card.html")
     with pytest.raises(UserError, match=r"\.md or \.html"):
         model_store.export_card("tiny", tmp_path / "card.pdf")
+
+
+def test_on_the_command_line(shipped, make_child, tmp_path, capsys):
+    def mambaseg(*arguments):
+        code = cli.main(["models", *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    good, bad = model_store.add(make_child(shipped, 1), YES), model_store.add(make_child(shipped, 2), NO)
+    root = f"tiny-{shipped.sha256[:12]}"
+    listed = mambaseg("list", "--all")[1].out.splitlines()
+    assert [line.split()[0] for line in listed[2:]] == [root, good.id, bad.id]
+    assert "yes" in listed[2] and "accepted" in listed[3] and "refused" in listed[4] and root in listed[4]
+    facts = {entry["name"]: entry for entry in json.loads(mambaseg("list", "--all", "--json")[1].out)}
+    assert facts[good.id]["parent"] == root and facts[root]["in_use"] and not facts[bad.id]["decision"]["accepted"]
+    assert good.id not in mambaseg("list")[1].out
+
+    code, told = mambaseg("promote", bad.id)
+    assert code == 2 and "--despite-gate" in told.err
+    assert mambaseg("promote", good.id)[1].out == f"'tiny' is now {good.id}.\n"
+    assert "Compared with its parent" in mambaseg("show", "tiny")[1].out
+    assert mambaseg("remove", good.id)[0] == 2 and mambaseg("remove", bad.id)[0] == 0 and not bad.folder.exists()
+    assert mambaseg("rollback", good.id)[1].out == f"'tiny' is now {root}.\n"
+    assert mambaseg("export-card", good.id, tmp_path / "card.html")[0] == 0 and (tmp_path / "card.html").is_file()
+    assert "no such folder" in mambaseg("list", "--folder", tmp_path / "elsewhere")[1].out
