@@ -18,7 +18,9 @@ from .bundle import ModelBundle, open_bundle
 from .errors import UserError
 from .job import Report
 from .networks import create, spec
-from .ops.selective_scan import LADDER
+from .ops.backends import telling_of_preparation
+from .ops.cross_scan import LADDER as CROSS_SCAN
+from .ops.selective_scan import LADDER as SCAN
 from .preprocessing import patch_of
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -84,12 +86,10 @@ class SliceWise(nn.Module):
 
 
 def scan_backend(network: nn.Module, device: torch.device) -> str:
-    """Name of the selective-scan backend that the network runs on; 'torch' for a network without scans."""
-    states = {p.shape[-1] for name, p in network.named_parameters() if name.endswith(("A_log", "A_logs"))}
-    if not states:
-        return "torch"
-    kind = {"device_type": device.type, "dtype": "float32", "gate": False, "softplus": True, "gradients": False}
-    return LADDER.choose("auto", {**kind, "states": states.pop()}).name
+    """Name of the selective-scan backend that the network ran on; 'torch' for one without scans or before its run."""
+    names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
+    ladders = [ladder for name, ladder in (("A_log", SCAN), ("A_logs", CROSS_SCAN)) if name in names]
+    return next((ladder.taken[device.type] for ladder in ladders if device.type in ladder.taken), "torch")
 
 
 def window_starts(shape, patch, overlap: float) -> list[list[int]]:
@@ -137,8 +137,13 @@ def predict(
         UserError: not enough memory.
     """
     half = torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
-    with torch.inference_mode(), half, _memory_errors(device):
-        return blended(_Window(network, recipe["mirror_axes"], device, pass_times_s), array, recipe, report or Report())
+    report = report or Report()
+
+    def tell() -> None:
+        report.message("Preparing the fast kernels for this computer (once per start, about a second).")
+
+    with torch.inference_mode(), half, memory_errors(device), telling_of_preparation(tell):
+        return blended(Window(network, recipe["mirror_axes"], device, pass_times_s), array, recipe, report)
 
 
 def blended(window: Callable[[Tensor, Report], Tensor], array: np.ndarray, recipe: dict, report: Report) -> np.ndarray:
@@ -177,10 +182,10 @@ def _gaussian(patch: tuple[int, int, int]) -> Tensor:
     return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_(min=1e-3)
 
 
-class _Window:
+class Window:
     """One window -> softmax, averaged over flips, on the CPU; stops where the report says so."""
 
-    def __init__(self, network: nn.Module, mirror_axes, device: torch.device, pass_times_s: list[float] | None):
+    def __init__(self, network: nn.Module, mirror_axes, device: torch.device, pass_times_s: list[float] | None = None):
         axes = [2 + axis for axis in mirror_axes]
         self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
         self.network, self.device = network, device
@@ -199,7 +204,8 @@ class _Window:
 
 
 @contextlib.contextmanager
-def _memory_errors(device: torch.device):
+def memory_errors(device: torch.device):
+    """Turns the device's own complaints about memory into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -12,7 +12,9 @@ it was true for.
 
 import os
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +30,24 @@ def autocast_off(device_type: str) -> torch.autocast:
     """Switches autocast off around an operator; devices that know none (meta, MPS before torch 2.5) need nothing."""
     known = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)  # torch 2.4 or newer
     return torch.autocast(device_type if known(device_type) else "cpu", enabled=False)
+
+
+_tell: ContextVar[Callable[[], None] | None] = ContextVar("tell", default=None)
+
+
+@contextmanager
+def telling_of_preparation(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls ``tell()`` when a kernel has to be compiled and checked inside the block, before the first one."""
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+def channels_to_check(channels: int) -> int:
+    """A small number of channels that asks for the same kernel: their remainder decides, for vectors of 4, 8 or 16."""
+    return channels if channels < 48 else 32 + channels % 16
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,7 @@ class Ladder:
         self._disagreement = disagreement
         self._tolerance = tolerance
         self._verdicts: dict[tuple[str, Hashable], str | None] = {}
+        self.taken: dict[str, str] = {}  # device type -> the backend that ``choose`` gave last
 
     @not_traced
     def choose(self, requested: str, kind: dict) -> Backend:
@@ -89,8 +110,11 @@ class Ladder:
         """
         if requested == "auto":
             requested = self._forced()
-        if requested != "auto":
-            return self._named(requested, kind)
+        backend = self._first_that_works(kind) if requested == "auto" else self._named(requested, kind)
+        self.taken[kind["device_type"]] = backend.name
+        return backend
+
+    def _first_that_works(self, kind: dict) -> Backend:
         for backend in self.backends:
             if backend.refuses(kind["device_type"], kind["dtype"]) is None and self.verdict(backend, kind) is None:
                 return backend
@@ -118,6 +142,10 @@ class Ladder:
         """None where the backend agrees with the reference on this kind of call, else what went wrong (kept)."""
         key = (backend.name, tuple(sorted(kind.items())))
         if key not in self._verdicts:
+            tell = _tell.get()
+            if tell is not None:
+                _tell.set(None)
+                tell()
             self._verdicts[key] = self._check(backend, kind)
             if self._verdicts[key]:
                 warnings.warn(f"{self.operator}: '{backend.name}' is off: {self._verdicts[key]}", stacklevel=3)

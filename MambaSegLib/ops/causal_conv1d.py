@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import llvm_conv1d, llvm_engine
-from .backends import Backend, Ladder, autocast_off
+from .backends import Backend, Ladder, autocast_off, channels_to_check
 
 
 def reference(x, weight, bias=None, silu=False, reverse=False) -> Tensor:
@@ -69,11 +69,11 @@ def _package(x, weight, bias, silu, reverse) -> Tensor:
     return y.flip(1) if reverse else y
 
 
-def _disagreement(function, device_type, dtype, taps, bias, silu, reverse, gradients) -> float:
+def _disagreement(function, device_type, dtype, channels, taps, bias, silu, reverse, gradients) -> float:
     """Largest scale-relative difference of a backend from ``reference`` over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
-    shapes = [(2, 37, 24), (24, taps)] + ([(24,)] if bias else [])
-    tensors = [torch.randn(s, generator=generator, dtype=torch.float64) for s in [*shapes, (2, 37, 24)]]
+    shapes = [(2, 37, channels), (channels, taps)] + ([(channels,)] if bias else [])
+    tensors = [torch.randn(s, generator=generator, dtype=torch.float64) for s in [*shapes, shapes[0]]]
     *inputs, weight = [t.to(device_type, getattr(torch, dtype)) for t in tensors]
     inputs = [t.requires_grad_(gradients) for t in inputs]
 
@@ -127,6 +127,7 @@ def causal_conv1d_last(x, weight, bias=None, activation=None, reverse=False, bac
     kind = {
         "device_type": x.device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        "channels": channels_to_check(x.shape[2]),
         "taps": weight.shape[1],
         "bias": bias is not None,
         "silu": activation is not None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
-from .backends import Backend, Ladder, autocast_off
+from .backends import Backend, Ladder, autocast_off, channels_to_check
 from .scan_orders import scan_order
 from .selective_scan import reference
 
@@ -45,11 +45,11 @@ def _in_place(u, delta, A, B, C, D, delta_bias, orders) -> Tensor:
     return llvm_scan.scan(u, delta, A, B, C, D, None, delta_bias, True, orders=orders, shared_u=True)
 
 
-def _disagreement(function, device_type, dtype, states, directions, gradients) -> float:
+def _disagreement(function, device_type, dtype, inner, states, directions, gradients) -> float:
     """Largest scale-relative difference of a backend from the gathered reference over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
-    grid, inner = (5, 7), 12
-    length, names = grid[0] * grid[1], (FOUR_WAYS * directions)[:directions]
+    grid, names = (5, 7), (FOUR_WAYS * directions)[:directions]
+    length = grid[0] * grid[1]
     shapes = [(2, length, inner), (2, length, directions * inner), (directions * inner, states)]
     shapes += [(2, length, directions, states)] * 2 + [(directions * inner,)] * 2
     tensors = [torch.randn(s, generator=generator, dtype=torch.float64) for s in [*shapes, shapes[0]]]
@@ -116,6 +116,7 @@ def cross_scan(u, delta, A, B, C, D, delta_bias, orders, backend="auto") -> Tens
     kind = {
         "device_type": u.device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        "inner": channels_to_check(inner),
         "states": states,
         "directions": directions,
         "gradients": torch.is_grad_enabled() and any(x.requires_grad for x in tensors),

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import llvm_engine, llvm_scan, mamba_ssm_scan, torch_scan, triton_scan
-from .backends import Backend, Ladder, autocast_off
+from .backends import Backend, Ladder, autocast_off, channels_to_check
 
 
 def reference(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False) -> Tensor:
@@ -51,7 +51,7 @@ def reference(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus
     return y if z is None else y * F.silu(z)
 
 
-def _disagreement(function, device_type, dtype, states, gate, softplus, gradients) -> float:
+def _disagreement(function, device_type, dtype, channels, states, gate, softplus, gradients) -> float:
     """Largest scale-relative difference of a backend from ``reference`` over y and all gradients."""
     generator = torch.Generator().manual_seed(20231201)
 
@@ -60,7 +60,8 @@ def _disagreement(function, device_type, dtype, states, gate, softplus, gradient
         tensor = tensor if sign is None else sign * (tensor.abs() + 0.1)
         return tensor.to(device_type, getattr(torch, dtype)).requires_grad_(gradients)
 
-    batch, length, channels, groups = 2, 37, 24, 2
+    batch, length, groups = 2, 37, 2
+    channels *= groups
     step_sign = None if softplus else 1  # negative steps would grow without bound
     inputs = [random(batch, length, channels), random(batch, length, channels, scale=0.5, sign=step_sign)]
     inputs += [random(channels, states, sign=-1)]
@@ -108,6 +109,7 @@ def selective_scan_last(
     kind = {
         "device_type": u.device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        "channels": channels_to_check(u.shape[2] // B.shape[2]),
         "states": A.shape[1],
         "gate": z is not None,
         "softplus": bool(delta_softplus),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MambaSegLib.errors import UserError
-from MambaSegLib.ops import backends, causal_conv1d, cross_scan, deform_conv, report, selective_scan
+from MambaSegLib.ops import backends, causal_conv1d, cross_scan, deform_conv, llvm_engine, report, selective_scan
 
 MODULES = (selective_scan, cross_scan, causal_conv1d, deform_conv)
 
@@ -70,8 +70,8 @@ def test_environment_forces_only_operators_that_have_the_backend(monkeypatch):
     with pytest.raises(UserError, match="not available"):
         selective_scan.selective_scan_last(x, x, -torch.ones(4, 2), *[torch.randn(1, 9, 1, 2)] * 2)
     monkeypatch.setenv(backends.BACKEND_VARIABLE, "reference")
-    kind = {"device_type": "cpu", "dtype": "float32", "taps": 3, "bias": False, "silu": False, "reverse": False}
-    assert causal_conv1d.LADDER.choose("auto", kind | {"gradients": False}).name == "reference"
+    kind = {"device_type": "cpu", "dtype": "float32", "channels": 4, "taps": 3, "bias": False, "silu": False}
+    assert causal_conv1d.LADDER.choose("auto", kind | {"reverse": False, "gradients": False}).name == "reference"
 
 
 def test_verdicts_are_kept():
@@ -87,6 +87,39 @@ def test_verdicts_are_kept():
         messages = {ladder.verdict(ladder.backends[0], kind) for _ in range(3)}
     assert len(calls) == 1
     assert len(messages) == 1 and "differs from the reference by nan" in messages.pop()
+
+
+def calls(channels):
+    """A call of each operator with that many channels, on fresh random operands without gradients."""
+    shape = (1, 20, channels)
+    u, A, bias = torch.randn(shape), -torch.ones(channels, 3), torch.zeros(4 * channels)
+    image, delta = torch.randn(1, channels, 4, 5), torch.randn(1, 20, 4 * channels)
+    B = torch.randn(1, 20, 4, 3)
+    return {
+        "selective_scan": lambda: selective_scan.selective_scan_last(u, u, A, B[:, :, :1], B[:, :, :1]),
+        "cross_scan": lambda: cross_scan.cross_scan(
+            u, delta, A.repeat(4, 1), B, B, bias, bias, cross_scan.cross_orders((4, 5))
+        ),
+        "causal_conv1d": lambda: causal_conv1d.causal_conv1d_last(u, torch.randn(channels, 5)),
+        "deform_conv2d": lambda: deform_conv.deform_conv2d(
+            image, torch.zeros(1, 18, 4, 5), torch.randn(4, channels, 3, 3), padding=1
+        ),
+    }
+
+
+@pytest.mark.skipif(llvm_engine.why_not() is not None, reason=str(llvm_engine.why_not()))
+@pytest.mark.parametrize("operator", calls(1))
+@pytest.mark.parametrize("channels", [5, 64, 100])
+def test_the_self_check_compiles_the_kernel_of_the_call_and_no_other(monkeypatch, operator, channels):
+    monkeypatch.setattr(llvm_engine, "_kernels", {})
+    for module in MODULES:
+        monkeypatch.setattr(module.LADDER, "_verdicts", {})
+    told = []
+    with backends.telling_of_preparation(lambda: told.append(len(llvm_engine._kernels))):
+        calls(channels)[operator]()
+        assert len(llvm_engine._kernels) == 1
+        calls(channels)[operator]()
+    assert told == [0]  # once, and before
 
 
 def test_autocast_is_off_inside_and_devices_without_it_do_not_matter(monkeypatch):

@@ -14,6 +14,7 @@ from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.inference import load_network, predict, resolve_device, scan_backend, window_count
 from MambaSegLib.job import Report
 from MambaSegLib.networks import create
+from MambaSegLib.ops import selective_scan
 from MambaSegLib.segment import segment
 from MambaSegLib.volume import Volume
 
@@ -126,6 +127,7 @@ def test_weights_come_back_as_they_were_stored(tiny_bundle_data, tmp_path):
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == network.state_dict()[name].dtype
         torch.testing.assert_close(tensor, network.state_dict()[name], atol=1e-3, rtol=1e-3)
+    loaded(torch.zeros(1, 1, 8, 8, 8))
     assert scan_backend(loaded, CPU) in ("jit", "torch")
 
 
@@ -160,3 +162,13 @@ def test_weights_of_another_network_are_refused(tiny_bundle_data, tmp_path):
     bundle = write_bundle(tmp_path / "model", tiny_bundle_data, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="mm_unet_test"):
         load_network(bundle, CPU)
+
+
+def test_the_first_use_of_a_kernel_is_announced_once(monkeypatch):
+    monkeypatch.setattr(selective_scan.LADDER, "_verdicts", {})
+    torch.manual_seed(0)
+    network, events = create("mm_unet_test", 1, 2).eval(), []
+    for _ in range(2):
+        predict(network, random_image(1, 8, 12, 16), {**RECIPE, "overlap": 0}, CPU, Report(events.append))
+    told = [event for event in events if event["event"] == "message"]
+    assert len(told) == 1 and "Preparing the fast kernels" in told[0]["text"]

@@ -137,7 +137,8 @@ def test_a_backend_with_wrong_numbers_is_switched_off():
         LADDER._disagreement,
         LADDER._tolerance,
     )
-    kind = {"device_type": "cpu", "dtype": "float32", "states": 4, "gate": False, "softplus": True, "gradients": True}
+    kind = {"device_type": "cpu", "dtype": "float32", "channels": 5, "states": 4, "gate": False, "softplus": True}
+    kind["gradients"] = True
     with pytest.warns(UserWarning, match="'wrong' is off: self-check differs"):
         assert ladder.choose("auto", kind).name == "reference"
     with pytest.raises(UserError, match="self-check differs"):

@@ -68,7 +68,7 @@ def test_too_many_states_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("states", [1, 16, 40])
 def test_on_a_gpu_equals_the_reference(states):
-    kind = {"device_type": "cuda", "dtype": "float32", "states": states, "gate": True, "softplus": True}
+    kind = {"device_type": "cuda", "dtype": "float32", "channels": 24, "states": states, "gate": True, "softplus": True}
     backend = next(b for b in LADDER.backends if b.name == "triton")
     assert backend.why_not() is None
     assert LADDER.verdict(backend, kind | {"gradients": True}) is None
