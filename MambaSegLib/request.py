@@ -42,7 +42,7 @@ def read_image(job: Steps, paths: list[Path], frame: int | None = None) -> Volum
 
     def read() -> tuple[Volume, list[str]]:
         warnings: list[str] = []
-        return _one_volume([read_volume(path, warnings.append, frame) for path in paths]), warnings
+        return one_volume([read_volume(path, warnings.append, frame) for path in paths]), warnings
 
     volume, warnings = job.remembered("volume", json.dumps([file_key(paths), frame]), read)
     for text in warnings:
@@ -50,7 +50,7 @@ def read_image(job: Steps, paths: list[Path], frame: int | None = None) -> Volum
     return volume
 
 
-def _one_volume(channels: list[Volume]) -> Volume:
+def one_volume(channels: list[Volume]) -> Volume:
     first = channels[0]
     for other in channels[1:]:
         if not first.same_grid(other):

@@ -233,7 +233,8 @@ def _wishes(request: dict, bundle: ModelBundle) -> Wishes:
 
 def _warn_if_coarse(job: Steps, volume: Volume, recipe: dict) -> None:
     spacing = [mm for mm in recipe["spacing_mm"] if mm]  # without the axes that keep their own
-    if spacing and max(volume.spacing_mm) > _MUCH_COARSER * max(spacing):
-        coarse, trained = (" x ".join(f"{v:g}" for v in s) for s in (volume.spacing_mm, spacing))
+    own = sorted(volume.spacing_mm)[: len(spacing)]  # a slice's own axis is its thickness
+    if spacing and max(own) > _MUCH_COARSER * max(spacing):
+        coarse, trained = (" x ".join(f"{v:g}" for v in s) for s in (own, spacing))
         job.warn(f"The image's voxels ({coarse} mm) are much coarser than those the model was trained on ({trained} "
                   "mm): expect less from the result.")  # fmt: skip

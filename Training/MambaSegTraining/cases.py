@@ -21,6 +21,7 @@ class Case:
         annotated: what was really annotated; None is everything. {"structures": names, or None for all, "slices": None
             for all, or {"axis": 0, 1 or 2 of (Z, Y, X), "indices": [...]}}.
         part: "training" or "hold-out" where the source says so itself.
+        structures: (label value, name) of what the label file holds; None: its numbers are the model's.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Case:
     label: Path
     annotated: dict | None = None
     part: str | None = None
+    structures: tuple[tuple[int, str], ...] | None = None
 
 
 def in_validation(patient: str, share: float) -> bool:

@@ -50,6 +50,7 @@ class TrainConfig:
     loss: str = "dice_ce"  # or dice_ce_umamba, dice_msda, attention_mamba: see supervision
     scale_weights: tuple[float, ...] = (4 / 7, 2 / 7, 1 / 7)  # of dice_ce's levels, finest first
     mirror_axes: tuple[int, ...] = ()  # of (Z, Y, X), only where the anatomy is mirror-symmetric
+    mirror_swap: list | None = None  # pairs of label values that change sides with it; []: none do; see mirroring
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"  # or bf16: autocast in training, where the processor or GPU is faster with it

@@ -1,70 +1,165 @@
-"""Labelled cases as they lie on disk: which files belong together.
+"""Labelled cases as they lie on disk: which files belong together, and whose they are.
 
-decathlon   ``imagesTr/X.nii.gz`` with ``labelsTr/X.nii.gz`` (Medical Segmentation Decathlon)
-pairs       ``images/X.*`` with ``labels/X.*`` or ``masks/X.*``: volumes or pictures
-parts       any of these within ``train``/``training`` and ``val``/``validation``: a split that is kept
+corrections  the store of corrected cases (``MambaSegLib.corrections``)
+nnunet       nnU-Net raw: ``dataset.json``, ``imagesTr/X_0000.nii.gz`` (``_0001`` ...: further channels), ``labelsTr``
+pairs        ``imagesTr/X.*`` with ``labelsTr/X.*`` (Medical Segmentation Decathlon), ``images`` with ``labels`` or
+             ``masks``: volumes or pictures; within ``train`` and ``val`` (or ``training``, ``validation``) the split is
+             theirs
+csv          a table with the columns image (channels parted by ';'), label, and if known patient and part; places are
+             relative to the table
 """
 
+import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from MambaSegLib import image, picture
+from MambaSegLib import corrections, image, picture
+from MambaSegLib.corrected_case import CASE_FILE
 from MambaSegLib.errors import UserError
 
 from .cases import HELD_OUT, TRAINING, Case
 
-_ENDINGS = (*image.EXTENSIONS, *picture.EXTENSIONS)
-_PARTS = {"train": TRAINING, "training": TRAINING, "val": HELD_OUT, "validation": HELD_OUT}
+_ENDINGS = tuple(sorted((*image.EXTENSIONS, *picture.EXTENSIONS), key=len, reverse=True))
+_PARTS = {
+    **{"train": TRAINING, "training": TRAINING},
+    **{"val": HELD_OUT, "valid": HELD_OUT, "validation": HELD_OUT, "hold-out": HELD_OUT},
+}
 _LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"), ("images", "masks"))
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def open_source(where) -> list[Case]:
-    """The cases of a folder, sorted by name.
+    """The cases of a folder or table, sorted by name.
+
+    Args:
+        where: its path, or {"kind": one of the above, "path"} where the layout shall not be guessed.
 
     Raises:
         UserError: no known layout, or an image without its labels.
     """
-    folder = Path(where)
+    kind, path = (where.get("kind"), where.get("path")) if isinstance(where, dict) else (None, where)
+    if not path:
+        raise UserError("A source needs a path.", 'Write the folder, or {"kind": ..., "path": ...}.')
+    path = Path(path)
+    if kind is None:
+        kind = _kind_of(path)
+    if kind not in KINDS:
+        raise UserError(f"There is no kind of source '{kind}'.", f"Known are {', '.join(KINDS)}.")
+    return KINDS[kind](path)
+
+
+def _kind_of(path: Path) -> str:
+    if path.suffix.lower() == ".csv":
+        return "csv"
+    if any(path.glob(f"*/{CASE_FILE}")):
+        return "corrections"
+    first = next((p for p in sorted((path / "imagesTr").glob("*")) if p.name.lower().endswith(_ENDINGS)), None)
+    numbered = first is not None and _CHANNEL.fullmatch(stem(first)) and not (path / "labelsTr" / first.name).is_file()
+    return "nnunet" if numbered and (path / "dataset.json").is_file() else "pairs"
+
+
+def _corrections(folder: Path) -> list[Case]:
+    found = corrections.cases(folder)
+    if not found:
+        raise UserError(f"Expected corrected cases in {folder}, found none.", "Correct a case and add it.")
+    return [
+        Case(
+            c.id, c.patient, c.images, c.label_file, c.annotated, c.part, tuple((s.value, s.name) for s in c.structures)
+        )
+        for c in found
+    ]
+
+
+def _nnunet(folder: Path) -> list[Case]:
+    channels: dict[str, dict[int, Path]] = {}
+    for file in sorted(p for p in (folder / "imagesTr").iterdir() if p.name.lower().endswith(_ENDINGS)):
+        name, number = _CHANNEL.fullmatch(stem(file)).groups()
+        channels.setdefault(name, {})[int(number)] = file
+    count = max(len(files) for files in channels.values())
+    cases = []
+    for name, files in channels.items():
+        if sorted(files) != list(range(count)):
+            raise UserError(
+                f"{name} has the channels {sorted(files)} in {folder / 'imagesTr'}, others have {count}.",
+                "Add the missing image, or remove the case.",
+            )
+        images = tuple(files[number] for number in range(count))
+        cases.append(Case(name, patient_of(folder, name), images, _label_of(folder / "labelsTr", name, images[0])))
+    return cases
+
+
+def _pairs(folder: Path) -> list[Case]:
     parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _PARTS] if folder.is_dir() else []
-    if parts:
-        return [case for part in parts for case in _pairs(part, folder, _PARTS[part.name])]
-    return _pairs(folder, folder, None)
+    if not parts:
+        return _pairs_in(folder, folder, None)
+    return [case for part in parts for case in _pairs_in(part, folder, _PARTS[part.name])]
 
 
-def _pairs(folder: Path, root: Path, part: str | None) -> list[Case]:
-    for images, labels in _LAYOUTS:
-        if (folder / images).is_dir() and (folder / labels).is_dir():
-            break
-    else:
+def _pairs_in(folder: Path, root: Path, part: str | None) -> list[Case]:
+    there = [pair for pair in _LAYOUTS if all((folder / name).is_dir() for name in pair)]
+    if not there:
         raise UserError(
             f"Expected images with their labels in {folder}, found none.",
             "Give a folder with imagesTr and labelsTr, images and labels, or images and masks.",
         )
+    images, labels = (folder / name for name in there[0])
     cases = []
-    for file in sorted(p for p in (folder / images).iterdir() if p.name.lower().endswith(_ENDINGS)):
+    for file in sorted(p for p in images.iterdir() if p.name.lower().endswith(_ENDINGS)):
         name = stem(file)
-        label = next((folder / labels / (name + ending) for ending in _endings_like(file) if
-                      (folder / labels / (name + ending)).is_file()), None)  # fmt: skip
-        if label is None:
-            raise UserError(f"{file.name} has no labels in {folder / labels}.", "Add them, or remove the image.")
         shown = f"{folder.name}/{name}" if part else name
-        cases.append(Case(shown, patient_of(root, name), (file,), label, part=part))
+        cases.append(Case(shown, patient_of(root, name), (file,), _label_of(labels, name, file), part=part))
     if not cases:
-        raise UserError(f"Expected images in {folder / images}, found none.", "Add images.")
+        raise UserError(f"Expected images in {images}, found none.", "Add images.")
     return cases
+
+
+def _label_of(folder: Path, name: str, file: Path) -> Path:
+    """The labels of a case: with the image's own ending where there are such, else with another one."""
+    own = file.name[len(stem(file)) :]
+    found = next(
+        (folder / (name + ending) for ending in (own, *_ENDINGS) if (folder / (name + ending)).is_file()), None
+    )
+    if found is None:
+        raise UserError(f"{file.name} has no labels in {folder}.", "Add them, or remove the image.")
+    return found
+
+
+def _table(path: Path) -> list[Case]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"Cannot read the table {path}: {error.strerror}.", "Check the path.") from error
+    if not rows or not {"image", "label"} <= set(rows[0]):
+        raise UserError(f"{path} has no rows with the columns 'image' and 'label'.", "Write them in the first line.")
+    cases = [_row(path, number, row) for number, row in enumerate(rows, 2)]
+    names = [case.name for case in cases]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"{path} names the image '{twice}' twice.", "Keep one of the rows.")
+    return cases
+
+
+def _row(path: Path, number: int, row: dict) -> Case:
+    places = [*row["image"].split(";"), row["label"]]
+    *images, label = (path.parent / place.strip() for place in places)
+    missing = next((place for place in (*images, label) if not place.is_file()), None)
+    if missing:
+        raise UserError(f"{path}, line {number}: there is no file {missing}.", "Places are relative to the table.")
+    part = (row.get("part") or "").strip().lower()
+    if part and part not in _PARTS:
+        raise UserError(f"{path}, line {number}: there is no part '{part}'.", f"Write {' or '.join(_PARTS)}.")
+    name = str(Path(places[0].strip()).with_name(stem(images[0])).as_posix())
+    patient = (row.get("patient") or "").strip() or patient_of(path.parent, stem(images[0]))
+    return Case(name, patient, tuple(images), label, part=_PARTS.get(part))
 
 
 def stem(file: Path) -> str:
     """The file's name without its ending, also without one of two parts."""
-    return next(file.name[: -len(ending)] for ending in sorted(_ENDINGS, key=len, reverse=True)
-                if file.name.lower().endswith(ending))  # fmt: skip
-
-
-def _endings_like(file: Path) -> tuple[str, ...]:
-    """Endings that the labels may have, the image's own first."""
-    own = file.name[len(stem(file)) :]
-    return (own, *_ENDINGS)
+    ending = next((ending for ending in _ENDINGS if file.name.lower().endswith(ending)), "")
+    return file.name[: len(file.name) - len(ending)]
 
 
 def patient_of(folder: Path, name: str) -> str:
@@ -75,3 +170,11 @@ def patient_of(folder: Path, name: str) -> str:
         return json.loads(table.read_text(encoding="utf-8"))[name]
     numbered = re.match(r"(patient[-_ ]?\d+)[-_. ]", name, re.IGNORECASE)
     return numbered[1] if numbered else name
+
+
+KINDS: dict[str, Callable[[Path], list[Case]]] = {
+    "corrections": _corrections,
+    "nnunet": _nnunet,
+    "pairs": _pairs,
+    "csv": _table,
+}
