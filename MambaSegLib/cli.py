@@ -9,9 +9,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, cli_audit, cli_corrections, cli_dicom, cli_import, cli_models, cli_segment
+from . import (
+    __version__,
+    cli_audit,
+    cli_batch,
+    cli_corrections,
+    cli_dicom,
+    cli_import,
+    cli_models,
+    cli_segment,
+    cli_train,
+)
 from .errors import UserError
-from .terminal import DISCLAIMER, duration, guarded, print_json, run_job, table
+from .terminal import DISCLAIMER, guarded, print_json, run_job, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,17 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "doctor", parents=[common], help="what works on this machine, and why the rest does not"
     ).set_defaults(command=_doctor)
-    train = commands.add_parser("train", parents=[machine], help="train a network")
-    train.add_argument("config", metavar="CONFIG.json", help="what to train on what; see the recipes of the training")
-    train.add_argument("-o", "--output", required=True, help="folder for the checkpoint and the new model")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    train.set_defaults(command=_train)
+    cli_train.add_to(commands, machine)
     evaluate = commands.add_parser("evaluate", parents=[machine], help="measure a model on labelled cases")
     evaluate.add_argument("data", metavar="FOLDER", help="cases in the layout of the Medical Segmentation Decathlon")
     evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.set_defaults(command=_evaluate)
-    for module in (cli_corrections, cli_audit, cli_dicom):
+    for module in (cli_corrections, cli_audit, cli_dicom, cli_batch):
         module.add_to(commands, machine)
     cli_import.add_to(commands, machine)
     return parser
@@ -117,15 +123,6 @@ def _doctor(options: argparse.Namespace) -> None:
 
     for line in doctor.report(doctor.examine()):
         print(line, flush=True)
-
-
-def _train(options: argparse.Namespace) -> None:
-    request = {"config": options.config, "output": options.output, "resume": options.resume}
-    result = run_job("train", request, options.verbose)
-    if options.json:
-        print_json(result)
-    else:
-        print(f"New model in {result['bundle']} after {duration(result['time_s'])}.")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

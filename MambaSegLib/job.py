@@ -21,8 +21,10 @@ JOBS = {
     "devices": "MambaSegLib.devices:run",
     "estimate": "MambaSegLib.estimate:run",
     "export_seg": "MambaSegLib.dicom_seg:run",
+    "batch": "MambaSegLib.batch:run",
     "import": "MambaSegLib.import_model:run",
     "train": "MambaSegTraining.train:run",
+    "finetune": "MambaSegTraining.finetune:run",
     "evaluate": "MambaSegTraining.evaluate:run",
     "gate": "MambaSegTraining.gate:run",
 }

@@ -49,16 +49,15 @@ def gather(request: dict, parent: ModelBundle, seed: int) -> Gathered:
     cases = [case for source in sources for case in open_source(source)]
     if not cases:
         raise UserError(
-            "There are no cases to learn from.", "Add corrected cases, or name a folder with labelled ones."
+            "There are no cases to learn from.", "Add corrected cases, or name a folder of labelled ones."
         )
     seen = set(parent.data["provenance"]["cases"])
     training, held_out, protocol = hold_out([c for c in cases if c.name not in seen])
     known = [case for case in cases if case.name in seen]
-    replay = [case for case in _at_hand(request, parent) if case.name in seen]
+    names = {case.name for case in cases}
+    replay = [case for case in _at_hand(request, parent) if case.name in seen and case.name not in names]
     chosen = np.random.default_rng(seed).permutation(len(replay))[:MOST_REPLAYED]
-    return Gathered(
-        training + known, held_out, protocol, [replay[i] for i in sorted(chosen)], [str(s) for s in sources]
-    )
+    return Gathered(training + known, held_out, protocol, [replay[i] for i in sorted(chosen)])
 
 
 def _at_hand(request: dict, parent: ModelBundle) -> list[Case]:
