@@ -24,7 +24,7 @@ from MambaSegLib.volume import Volume
 
 from .cases import Case
 from .losses import UNKNOWN
-from .patches import HeldOutCase, held_out_case
+from .reading import HeldOutCase, held_out_case
 from .sources import open_source
 
 TOLERANCE_MM = 1.0
@@ -82,8 +82,8 @@ class Predictor:
         return cls(load_network(bundle, device), bundle.labels, recipe_of(bundle), device)
 
     def read(self, case: Case) -> HeldOutCase:
-        """The case as this network wants to see it."""
-        return held_out_case(case, self.recipe)
+        """The case as this network wants to see it, with the values of its structures."""
+        return held_out_case(case, self.recipe, {label.name: label.value for label in self.labels})
 
     def label_map(self, case: HeldOutCase, report: Report) -> Volume:
         """Label values on the image's own grid, cleaned up by the recipe, as ``mambaseg segment`` does."""

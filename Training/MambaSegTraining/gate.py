@@ -186,9 +186,9 @@ def _compare(parent, folds, protocol, report, device, margin) -> Decision:
 def _compare_case(before: Predictor, after: Predictor, case: Case, report) -> dict[str, _Pair]:
     """structure -> pair, for every structure that one of the models knows."""
     quiet = only_cancel(report)
-    read = before.read(case)
-    old = before.label_map(read, quiet)
-    new = after.label_map(read if after.recipe == before.recipe else after.read(case), quiet)
+    read = after.read(case)
+    new = after.label_map(read, quiet)
+    old = before.label_map(read if after.recipe == before.recipe else before.read(case), quiet)
     models = [{label.name: label for label in model.labels} for model in (before, after)]
     pairs = {}
     for name in dict.fromkeys([*models[0], *models[1]]):
