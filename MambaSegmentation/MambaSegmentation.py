@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import slicer
+from MambaSegmentationLib import Samples
 from MambaSegmentationLib.Panel import Panel
 from MambaSegmentationLib.SegmentLogic import SegmentLogic
 from slicer.i18n import tr as _
@@ -32,6 +33,7 @@ class MambaSegmentation(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "The networks follow published papers; each model's card names its paper, data and licence."
         )
+        slicer.app.connect("startupCompleted()", Samples.registerAtStart)
 
 
 class MambaSegmentationWidget(ScriptedLoadableModuleWidget):

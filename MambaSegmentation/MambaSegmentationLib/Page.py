@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from slicer.util import VTKObservationMixin
 
 from .JobQueue import JobQueue
+from .Models import Models
 from .PanelState import PanelState
 from .RunView import RunView
 from .SceneIO import ExchangeFolder
@@ -22,6 +23,7 @@ class Services:
         jobs: runs jobs and tasks one after the other and shows them in the run area below the pages.
         files: the folder in which nodes and the worker exchange files.
         segment: the verb Segment, also for scripts.
+        models: the models on this computer.
         view: the run area: message, log.
         showPage: shows the page of that class name ("CorrectPage").
         refresh: all pages look again at the state; for a page that changed it.
@@ -32,6 +34,7 @@ class Services:
     jobs: JobQueue
     files: ExchangeFolder
     segment: SegmentLogic
+    models: Models
     view: RunView
     showPage: Callable[[str], None]
     refresh: Callable[[], None]

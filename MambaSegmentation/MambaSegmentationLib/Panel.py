@@ -40,7 +40,8 @@ class Panel(VTKObservationMixin):
         self.jobs.onChanged = self._onJobsChanged
         self.runArea = RunArea(self.ui, self.jobs, self.runView, resourcePath("requirements.txt"))
         self.services = Services(
-            logic.worker, self.jobs, logic.files, logic, self.runView, self.showPage, self.refresh, self.isClosing
+            *(logic.worker, self.jobs, logic.files, logic, logic.models),
+            *(self.runView, self.showPage, self.refresh, self.isClosing),
         )
         self._shown: Page | None = None
         self.pages: dict[str, Page] = {}
@@ -124,6 +125,7 @@ class Panel(VTKObservationMixin):
     # Jobs
 
     def _onJobsChanged(self) -> None:
+        self.runArea.showQueue()
         for page in self.pages.values():
             page.setRunning(self.jobs.isRunning)
 

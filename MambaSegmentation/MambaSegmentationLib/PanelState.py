@@ -1,5 +1,7 @@
 """What the scene remembers of the panel: typed fields over one vtkMRMLScriptedModuleNode."""
 
+import json
+
 
 class _Text:
     def __init__(self, default: str = ""):
@@ -26,6 +28,24 @@ class _Flag(_Text):
         super().__set__(state, "true" if value else "false")
 
 
+class _Number(_Text):
+    def __get__(self, state, owner=None) -> float:
+        return float(super().__get__(state, owner) or 0)
+
+    def __set__(self, state, value: float):
+        super().__set__(state, repr(float(value)))
+
+
+class _Texts(_Text):
+    """A list of texts."""
+
+    def __get__(self, state, owner=None) -> list[str]:
+        return json.loads(super().__get__(state, owner) or "[]")
+
+    def __set__(self, state, value):
+        super().__set__(state, json.dumps(list(value), ensure_ascii=False))
+
+
 class _Node:
     def __set_name__(self, owner, name: str):
         self.name = name
@@ -36,6 +56,24 @@ class _Node:
     def __set__(self, state, node):
         if self.__get__(state) is not node:
             state.node.SetNodeReferenceID(self.name, node.GetID() if node else None)
+
+
+class _Nodes(_Node):
+    """A list of nodes, with None for a place that is still free."""
+
+    def __get__(self, state, owner=None) -> list:
+        if state is None:
+            return self
+        count = int(state.node.GetParameter(self.name + "Count") or 0)
+        return [state.node.GetNodeReference(f"{self.name}{index}") for index in range(count)]
+
+    def __set__(self, state, nodes):
+        nodes, old = list(nodes), self.__get__(state)
+        if len(nodes) == len(old) and all(a is b for a, b in zip(nodes, old, strict=True)):
+            return
+        state.node.SetParameter(self.name + "Count", str(len(nodes)))
+        for index, node in enumerate([*nodes, *[None] * (len(old) - len(nodes))]):
+            state.node.SetNodeReferenceID(f"{self.name}{index}", node.GetID() if node else None)
 
 
 class PanelState:
@@ -50,6 +88,12 @@ class PanelState:
     resultSegmentation = _Node()
     modelId = _Text()
     device = _Text("auto")
+    moreInputs = _Nodes()  # the further inputs of a model with several
+    otherVolumes = _Nodes()  # to segment as well, one after the other
+    leftOut = _Texts()  # structures of the model that are not asked for
+    smoothingMm = _Number()
+    largestComponent = _Flag()
+    allFrames = _Flag()
     showSurface = _Flag()
 
     def __init__(self, node):

@@ -17,6 +17,7 @@ class ResultView:
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(3, qt.QHeaderView.ResizeToContents)
         self.show(None)
 
     def show(self, segmentationNode) -> None:
@@ -39,10 +40,10 @@ class ResultView:
         name = qt.QTableWidgetItem(segment["name"])
         name.setToolTip(segment["name"])
         isFound = segment["voxels"] > 0
-        volume = qt.QTableWidgetItem(f"{segment['volume_ml']:.2f}" if isFound else _("not found"))
-        volume.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        volume = _number(f"{segment['volume_ml']:.2f}" if isFound else _("not found"))
         volume.setToolTip(_("{n} voxels").format(n=segment["voxels"]))
-        for column, item in enumerate((swatch, name, volume)):
+        mean = segment.get("mean_intensity")
+        for column, item in enumerate((swatch, name, volume, _number("" if mean is None else f"{mean:.4g}"))):
             self._table.setItem(row, column, item)
 
     def _fitHeight(self) -> None:
@@ -50,3 +51,9 @@ class ResultView:
         rows = min(self._table.rowCount, 12)
         height = sum(self._table.rowHeight(row) for row in range(rows)) + self._table.horizontalHeader().height
         self._table.setFixedHeight(height + 2 * self._table.frameWidth + 2)
+
+
+def _number(text: str):
+    item = qt.QTableWidgetItem(text)
+    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+    return item

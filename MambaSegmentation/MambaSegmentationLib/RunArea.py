@@ -1,13 +1,68 @@
-"""The area below the pages, as far as jobs show in it: progress, end, cancel, and the offer to install."""
+"""The area below the pages, as far as jobs show in it: queue, progress, end, cancel, and the offer to install."""
 
+import qt
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
 from . import Dependencies
-from .JobQueue import JobQueue, Task
+from .JobQueue import CANCELLED, DONE, FAILED, RUNNING, WAITING, JobQueue, Task
 from .Jobs import Listener, Problem
 from .RunView import RunView
+
+_STATES = {
+    WAITING: _("waiting"),
+    RUNNING: _("running"),
+    DONE: _("done"),
+    FAILED: _("failed"),
+    CANCELLED: _("stopped"),
+}
+_MAX_ROWS_SHOWN = 5
+
+
+class QueueView:
+    """The tasks with their states; shown when there is more than one."""
+
+    def __init__(self, ui, jobs: JobQueue):
+        self._area, self._table, self._cancelOne, self._cancelAll = (
+            *(ui.queueArea, ui.queueTable),
+            *(ui.cancelTaskButton, ui.cancelAllButton),
+        )
+        self._jobs = jobs
+        self._table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        self._table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        self._table.connect("itemSelectionChanged()", self._updateButtons)
+        self._cancelOne.connect("clicked()", self._onCancelOne)
+        self._cancelAll.connect("clicked()", jobs.cancelAll)
+        self.show()
+
+    def show(self) -> None:
+        """Show the queue as it is."""
+        tasks, table = self._jobs.tasks, self._table
+        self._area.visible = len(tasks) > 1
+        table.setRowCount(len(tasks))
+        for row, task in enumerate(tasks):
+            title, state = qt.QTableWidgetItem(task.title), qt.QTableWidgetItem(_STATES[task.state])
+            title.setToolTip(task.title)
+            state.setToolTip(task.problem)
+            table.setItem(row, 0, title)
+            table.setItem(row, 1, state)
+        rows = min(len(tasks), _MAX_ROWS_SHOWN)
+        table.setFixedHeight(sum(table.rowHeight(row) for row in range(rows)) + 2 * table.frameWidth + 2)
+        self._updateButtons()
+
+    def _chosen(self) -> Task | None:
+        row = self._table.currentRow()
+        isChosen = 0 <= row < len(self._jobs.tasks) and bool(self._table.selectedItems())
+        return self._jobs.tasks[row] if isChosen else None
+
+    def _updateButtons(self) -> None:
+        chosen = self._chosen()
+        self._cancelOne.enabled = bool(chosen and chosen.state in (WAITING, RUNNING))
+        self._cancelAll.enabled = self._jobs.isRunning
+
+    def _onCancelOne(self) -> None:
+        self._jobs.cancel(self._chosen())
 
 
 class RunArea:
@@ -21,6 +76,7 @@ class RunArea:
     def __init__(self, ui, jobs: JobQueue, view: RunView, requirementsFile: str):
         self._ui, self._jobs, self._view, self._requirementsFile = ui, jobs, view, requirementsFile
         self._warnings: list[str] = []
+        self._queue = QueueView(ui, jobs)
         jobs.onStarted = self._onStarted
         jobs.watcher = Listener(
             onProgress=view.progress,
@@ -32,6 +88,10 @@ class RunArea:
         jobs.worker.onLog = view.log
         ui.cancelButton.connect("clicked()", self._onCancel)
         ui.installButton.connect("clicked()", self._onInstall)
+
+    def showQueue(self) -> None:
+        """The states of the tasks have changed."""
+        self._queue.show()
 
     def _onStarted(self, task: Task) -> None:
         self._warnings.clear()

@@ -114,8 +114,20 @@ class ExchangeFolder:
             shutil.rmtree(path.parent, ignore_errors=True)
         safeName = re.sub(r"[^A-Za-z0-9._-]+", "_", volumeNode.GetName() or "")[:60] or "volume"
         path = self.newFile(safeName + ".nrrd")
-        _writeVolume(volumeNode, path)
+        writeVolume(volumeNode, path)
         self._volumes[volumeNode.GetID()] = now, path
+        return path
+
+    def geometryFile(self, volumeNode) -> Path:
+        """The header of the volume as a .nrrd file without voxels: for jobs that only ask where and how large it is.
+
+        Raises UserError.
+        """
+        problem = volumeProblem(volumeNode)
+        if problem:
+            raise problem
+        path = self.newFile("geometry.nrrd")
+        path.write_text(_nrrdHeader(volumeNode), encoding="ascii")
         return path
 
     def remove(self, path: Path) -> None:
@@ -129,7 +141,19 @@ class ExchangeFolder:
         self._volumes.clear()
 
 
-def _writeVolume(volumeNode, path: Path) -> None:
+def _nrrdHeader(volumeNode) -> str:
+    matrix = ijkToRas(volumeNode)[:3] * _RAS_TO_LPS[:, None]
+    vectors = ["({})".format(",".join(repr(float(value)) for value in column)) for column in matrix.T]
+    size = " ".join(map(str, volumeNode.GetImageData().GetDimensions()))
+    return (
+        "NRRD0004\ntype: float\ndimension: 3\nspace: left-posterior-superior\n"
+        f"sizes: {size}\nspace directions: {' '.join(vectors[:3])}\nkinds: domain domain domain\n"
+        f"endian: little\nencoding: raw\nspace origin: {vectors[3]}\n\n"
+    )
+
+
+def writeVolume(volumeNode, path: Path) -> None:
+    """The volume as a file, without its parent transform. Raises UserError when the disk refuses."""
     # A storage node outside the scene: the volume's own one keeps pointing at the user's file.
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
@@ -205,7 +229,9 @@ def importSegmentation(path: Path, volumeNode, name: str, result: dict):
     """
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
     try:
-        _fill(node, path, volumeNode)
+        readSegments(node, path)
+        node.CreateDefaultDisplayNodes()
+        placeBeside(node, volumeNode)
     except Exception:
         slicer.mrmlScene.RemoveNode(node)
         raise
@@ -213,7 +239,8 @@ def importSegmentation(path: Path, volumeNode, name: str, result: dict):
     return node
 
 
-def _fill(node, path: Path, volumeNode) -> None:
+def readSegments(node, path: Path) -> None:
+    """Fill a segmentation node from a .seg.nrrd. Raises UserError."""
     storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: saving shall ask for a place of the user's
     storage.SetFileName(str(path))
     if not _isImage(path) or not storage.ReadData(node):
@@ -221,10 +248,6 @@ def _fill(node, path: Path, volumeNode) -> None:
             _("The result could not be read from {path}.").format(path=path),
             _("Try again; if it happens again, send the log to the developers."),
         )
-    node.CreateDefaultDisplayNodes()
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    _placeBeside(node, volumeNode)
 
 
 def _isImage(path: Path) -> bool:
@@ -238,8 +261,11 @@ def _isImage(path: Path) -> bool:
     return True
 
 
-def _placeBeside(node, volumeNode) -> None:
-    """Under the volume's parent in the subject hierarchy: the study, if it came from DICOM."""
+def placeBeside(node, volumeNode) -> None:
+    """Same transform and reference geometry as the volume, and the same parent in the subject hierarchy: the study,
+    if it came from DICOM."""
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0
     if not volumeItem:

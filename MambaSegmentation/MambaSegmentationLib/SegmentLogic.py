@@ -2,25 +2,51 @@
 
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
 
-from MambaSegLib import catalogue
+from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
 from . import SceneIO
 from .Jobs import Job, Listener, Problem
+from .Models import Models
 from .WorkerClient import WorkerClient
 
-MODEL_FOLDERS_SETTING = "MambaSegmentation/modelFolders"
+
+@dataclass(frozen=True)
+class Options:
+    """How to segment.
+
+    Attributes:
+        roiNode: markups ROI; nothing is labelled outside of it.
+        device: "auto", "cpu", "cuda", "mps".
+        moreInputs: the further volume nodes of a model with several inputs, in its order.
+        structures: names; empty for all of the model.
+        smoothingMm: 0 for none.
+        largestComponent: keep only the largest connected part of every structure.
+    """
+
+    roiNode: object = None
+    device: str = "auto"
+    moreInputs: tuple = ()
+    structures: tuple[str, ...] = ()
+    smoothingMm: float = 0.0
+    largestComponent: bool = False
 
 
-def modelFolders() -> list[str]:
-    """Further folders with models, from Slicer's settings (one, or several separated by ';')."""
-    return [f for f in slicer.util.settingsValue(MODEL_FOLDERS_SETTING, "", converter=str).split(";") if f.strip()]
+@dataclass
+class _Run:
+    """What the end of a job needs to know of its beginning."""
+
+    listener: Listener
+    volumeNode: object
+    state: list[tuple]
+    output: Path
+    name: str
+    nodes: list = field(default_factory=list)
 
 
 class SegmentLogic:
@@ -30,8 +56,8 @@ class SegmentLogic:
     >>> logic.start(volumeNode, "hippocampus", onFinished=lambda segmentationNode, result: print(result["segments"]))
     """
 
-    def __init__(self, worker: WorkerClient | None = None):
-        self.worker = worker or WorkerClient()
+    def __init__(self, worker: WorkerClient | None = None, models: Models | None = None):
+        self.worker, self.models = worker or WorkerClient(), models or Models()
         self.files = SceneIO.ExchangeFolder()
         self._job: Job | None = None
 
@@ -39,15 +65,17 @@ class SegmentLogic:
     def isRunning(self) -> bool:
         return self._job is not None
 
-    def start(self, volumeNode, modelId: str, roiNode=None, device: str = "auto", **callbacks: Callable) -> None:
-        """Start a run; modelId is a model's id or folder; callbacks are those of Jobs.Listener.
+    def start(self, volumeNode, modelId: str, **arguments) -> None:
+        """Start a run; modelId is a model's id or folder; `arguments` are those of Options and of Jobs.Listener.
 
         onFinished gets the segmentation node and the job's result (dict). What is wrong with the input arrives in
         onFailed, too.
         """
-        listener = Listener(**callbacks)
+        known = {f.name for f in fields(Options)}
+        listener = Listener(**{name: value for name, value in arguments.items() if name not in known})
+        options = Options(**{name: value for name, value in arguments.items() if name in known})
         try:
-            self.begin(listener, volumeNode, modelId, roiNode, device)
+            self.begin(listener, volumeNode, modelId, options)
         except UserError as error:
             listener.onFailed(Problem(error.message, error.hint))
         except OSError as error:
@@ -55,31 +83,40 @@ class SegmentLogic:
             hint = _("Make room on the disk of Slicer's temporary folder.")
             listener.onFailed(Problem(problem, hint, traceback.format_exc()))
 
-    def begin(self, listener: Listener, volumeNode, modelId: str, roiNode=None, device: str = "auto") -> None:
-        """As `start`, but what is wrong with the input is raised (UserError, OSError)."""
+    def begin(self, listener: Listener, volumeNode, modelId: str, options: Options) -> Callable[[], None]:
+        """As `start`, but what is wrong with the input is raised (UserError, OSError); returns what cancels it."""
         if self.isRunning:
             raise UserError(_("A segmentation is already running."), _("Wait for it, or cancel it first."))
-        bundle = catalogue.find(modelId, modelFolders())
-        bounds, note = SceneIO.roiBounds(roiNode, volumeNode) if roiNode else (None, "")
-        source = self.files.volumeFile(volumeNode)
+        bundle, nodes = self.models.find(modelId), [volumeNode, *options.moreInputs]
+        bounds, note = SceneIO.roiBounds(options.roiNode, volumeNode) if options.roiNode else (None, "")
+        sources = [str(self.files.volumeFile(node)) for node in nodes]
         output = self.files.newFile("result.seg.nrrd")
-        params = {
-            "input": str(source),
-            "model": str(bundle.folder),
-            "output": str(output),
-            "roi": bounds,
-            "device": device,
-        }
-        state, name = SceneIO.fingerprint(volumeNode), f"{volumeNode.GetName()} {bundle.title} segmentation"
+        name = f"{volumeNode.GetName()} {bundle.title} segmentation"
+        run = _Run(listener, volumeNode, [SceneIO.fingerprint(node) for node in nodes], output, name, nodes)
         inner = replace(
             listener,
-            onFinished=lambda result: self._onFinished(listener, volumeNode, state, output, name, result),
+            onFinished=lambda result: self._onFinished(run, result),
             onFailed=lambda problem: (self._end(output), listener.onFailed(problem)),
             onCancelled=lambda reason: (self._end(output), listener.onCancelled(reason)),
         )
-        self._job = Job(self.worker, "segment", params, inner, needs=[volumeNode])
+        params = {**jobParams(bundle, options, bounds), "input": sources, "output": str(output)}
+        self._job = Job(self.worker, "segment", params, inner, needs=nodes)
         if note:
             listener.onMessage(note, "warning")
+        return self.cancel
+
+    def estimate(self, volumeNode, modelId: str, options: Options, listener: Listener) -> Job:
+        """Ask how long `begin` would take: onFinished gets {seconds, memory_mb, windows, how}. Raises UserError."""
+        bundle = self.models.find(modelId)
+        bounds = SceneIO.roiBounds(options.roiNode, volumeNode)[0] if options.roiNode else None
+        path = self.files.geometryFile(volumeNode)
+        inner = replace(
+            listener,
+            onFinished=lambda result: (self.files.remove(path), listener.onFinished(result)),
+            onFailed=lambda problem: (self.files.remove(path), listener.onFailed(problem)),
+            onCancelled=lambda reason: (self.files.remove(path), listener.onCancelled(reason)),
+        )
+        return Job(self.worker, "estimate", {**jobParams(bundle, options, bounds), "input": str(path)}, inner)
 
     def cancel(self) -> None:
         """Stop the run; onCancelled follows within two seconds."""
@@ -98,20 +135,33 @@ class SegmentLogic:
         self._job = None
         self.files.remove(output)
 
-    def _onFinished(self, listener: Listener, volumeNode, state: tuple, output: Path, name: str, result: dict) -> None:
+    def _onFinished(self, run: _Run, result: dict) -> None:
         self._job = None
-        hasChanged = SceneIO.fingerprint(volumeNode) != state
         try:
-            node = SceneIO.importSegmentation(output, volumeNode, name, result)
+            hasChanged = [SceneIO.fingerprint(node) for node in run.nodes] != run.state
+            node = SceneIO.importSegmentation(run.output, run.volumeNode, run.name, result)
         except UserError as error:
-            listener.onFailed(Problem(error.message, error.hint))
+            run.listener.onFailed(Problem(error.message, error.hint))
             return
         except Exception as error:  # PythonQt would swallow it, and the caller would wait for ever
             problem = _("The result could not be placed in the scene: {error}").format(error=error)
-            listener.onFailed(Problem(problem, _("Send the details to the developers."), traceback.format_exc()))
+            run.listener.onFailed(Problem(problem, _("Send the details to the developers."), traceback.format_exc()))
             return
         finally:
-            self.files.remove(output)
+            self.files.remove(run.output)
         if hasChanged:
-            listener.onMessage(_("The volume has changed since; the result belongs to its earlier state."), "warning")
-        listener.onFinished(node, result)
+            text = _("The volume has changed since; the result belongs to its earlier state.")
+            run.listener.onMessage(text, "warning")
+        run.listener.onFinished(node, result)
+
+
+def jobParams(bundle: ModelBundle, options: Options, bounds: list[float] | None) -> dict:
+    """The request of the jobs "segment" and "estimate", but for its files; bounds: the region in LPS mm."""
+    return {
+        "model": str(bundle.folder),
+        "roi": bounds,
+        "device": options.device,
+        "labels": list(options.structures),
+        "smoothing_mm": options.smoothingMm,
+        "largest_component": options.largestComponent,
+    }

@@ -1,27 +1,22 @@
 """The page Segment: which image, which model, how; the result with its volumes."""
 
-import sys
-
 import qt
-import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from . import SceneIO
+from MambaSegLib.errors import UserError
+
+from . import Samples, SceneFacts, SceneIO
+from .EstimateView import EstimateView
 from .JobQueue import Task
 from .Jobs import Listener
 from .ModelPicker import ModelPicker
+from .MoreInputs import MoreInputs
 from .Page import Page
 from .ResultView import ResultView
-from .SegmentLogic import modelFolders
-
-LAST_MODEL_SETTING = "MambaSegmentation/lastModel"
-
-
-def _devices() -> list[tuple[str, str]]:
-    """(text, value of a job's "device"); which of them exist is known to the worker only."""
-    gpu = (_("GPU (Apple Metal)"), "mps") if sys.platform == "darwin" else (_("GPU (CUDA)"), "cuda")
-    return [(_("Automatic"), "auto"), gpu, (_("CPU"), "cpu")]
+from .SegmentLogic import Options
+from .SegmentOptions import SegmentOptions
+from .SequenceLogic import SequenceLogic
 
 
 class SegmentPage(Page):
@@ -31,10 +26,12 @@ class SegmentPage(Page):
     def __init__(self, ui, state, services):
         Page.__init__(self, ui, state, services)
         self._isReading = False
+        self.sequences = SequenceLogic(services.segment)
         self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
-        self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, modelFolders, self._onChoice)
-        for text, device in _devices():
-            ui.deviceSelector.addItem(text, device)
+        self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, services.models, self._onChoice)
+        self.options = SegmentOptions(ui, state, services.worker, self._update)
+        self.moreInputs = MoreInputs(ui.moreInputsArea, ui.volumeLabel, state, self._update)
+        self.estimate = EstimateView(ui.estimateLabel, services.segment, self._choices)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
         self._connect()
@@ -48,6 +45,7 @@ class SegmentPage(Page):
     def cleanup(self) -> None:
         Page.cleanup(self)
         self._soon.stop()
+        self.estimate.stop()
 
     # From the widgets to the state
 
@@ -55,9 +53,11 @@ class SegmentPage(Page):
         ui = self.ui
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onChoice)
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRoi)
-        ui.deviceSelector.connect("currentIndexChanged(int)", self._onChoice)
+        ui.otherVolumesSelector.connect("checkedNodesChanged()", self._onChoice)
+        ui.allFramesCheckBox.connect("toggled(bool)", self._onChoice)
         ui.showSurfaceCheckBox.connect("toggled(bool)", self._onShowSurface)
         ui.fitRoiButton.connect("clicked()", self._onFitRoi)
+        ui.sampleButton.connect("clicked()", self._onSample)
         ui.segmentButton.connect("clicked()", self._onSegment)
         self._soon.connect("timeout()", self.refresh)
 
@@ -65,14 +65,32 @@ class SegmentPage(Page):
         """Some input was chosen: remember all of them."""
         if self._isReading or self.services.isClosing():
             return
-        self.state.inputVolume = self.ui.volumeSelector.currentNode()
-        self.state.roi = self.ui.roiSelector.currentNode()
-        self.state.device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
+        ui, state = self.ui, self.state
+        state.inputVolume = ui.volumeSelector.currentNode()
+        state.roi = ui.roiSelector.currentNode()
+        state.otherVolumes = [node for node in ui.otherVolumesSelector.checkedNodes() if node is not state.inputVolume]
+        state.allFrames = ui.allFramesCheckBox.checked
         if self.models.chosen:
-            self.state.modelId = self.models.chosen
-            qt.QSettings().setValue(LAST_MODEL_SETTING, self.models.chosen)
+            state.modelId = self.services.models.last = self.models.chosen
         self._observeInputs()
+        self._showInputs()
         self._update()
+
+    def _showInputs(self) -> None:
+        """What the page offers depends on the image and on the model."""
+        ui, volume = self.ui, self.state.inputVolume
+        self.models.setImage(SceneFacts.imageFacts(volume))
+        bundle = self.models.entry.bundle if self.models.entry else None
+        self.options.setModel(bundle)
+        self.moreInputs.setModel(bundle)
+        frames = SceneFacts.frameCount(volume)
+        ui.allFramesCheckBox.visible = frames > 1 and not self.moreInputs.selectors
+        ui.allFramesCheckBox.text = _("All {n} frames of the sequence").format(n=frames)
+        ui.otherVolumesSelector.visible = ui.otherVolumesLabel.visible = not self.moreInputs.selectors
+        modality = bundle.inputs[0]["modality"] if bundle else ""
+        ui.sampleButton.visible = Samples.canLoad(modality)
+        tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
+        ui.sampleButton.toolTip = tip.format(modality=modality)
 
     def _observeInputs(self) -> None:
         """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
@@ -96,16 +114,44 @@ class SegmentPage(Page):
         SceneIO.fitRoi(self.state.roi, self.state.inputVolume)
         self._update()
 
+    def _onSample(self) -> None:
+        try:
+            node = Samples.load(self.models.entry.bundle.inputs[0]["modality"])
+        except UserError as error:
+            self.services.view.message("error", error.message, error.hint)
+            return
+        self.ui.volumeSelector.setCurrentNode(node)
+
     def _onSegment(self) -> None:
-        state, logic = self.state, self.services.segment
-        volume, model, roi, device = state.inputVolume, state.modelId, state.roi, state.device
+        isSequence = self.ui.allFramesCheckBox.visible and self.state.allFrames
+        others = [] if self.moreInputs.selectors else [n for n in self.state.otherVolumes if n]
+        for volume in [self.state.inputVolume, *others]:
+            self._add(volume, self.sequences if isSequence else self.services.segment)
+
+    def _add(self, volume, logic) -> None:
+        """A task for one volume, with the choices of this moment."""
+        model, options = self.state.modelId, self._options()
+        memoryMb = self.estimate.memoryMb if volume is self.state.inputVolume else 0
         title = _("{model} on {volume}").format(model=model, volume=volume.GetName())
+        listener = Listener(onFinished=lambda node, result: self._onFinished(node, result, memoryMb))
+        self.services.jobs.add(Task(title, lambda to: logic.begin(to, volume, model, options), listener))
 
-        def begin(listener: Listener):
-            logic.begin(listener, volume, model, roi, device)
-            return logic.cancel
+    def _options(self) -> Options:
+        state = self.state
+        return Options(
+            roiNode=state.roi,
+            device=state.device,
+            moreInputs=tuple(state.moreInputs),
+            structures=self.options.chosen,
+            smoothingMm=state.smoothingMm,
+            largestComponent=state.largestComponent,
+        )
 
-        self.services.jobs.add(Task(title, begin, Listener(onFinished=self._onFinished)))
+    def _choices(self) -> tuple | None:
+        """What an estimate needs, None while something is missing or a job is running."""
+        if self.services.jobs.isRunning or self._missing():
+            return None
+        return self.state.inputVolume, self.state.modelId, self._options()
 
     def _onShowSurface(self, isShown: bool) -> None:
         self.state.showSurface = isShown
@@ -121,8 +167,12 @@ class SegmentPage(Page):
             self._readModels()
             ui.volumeSelector.setCurrentNode(state.inputVolume)
             ui.roiSelector.setCurrentNode(state.roi)
-            ui.deviceSelector.setCurrentIndex(max(0, ui.deviceSelector.findData(state.device)))
+            for node in (n for n in state.otherVolumes if n):
+                ui.otherVolumesSelector.setCheckState(node, qt.Qt.Checked)
+            ui.allFramesCheckBox.checked = state.allFrames
             ui.showSurfaceCheckBox.checked = state.showSurface
+            self.options.bind()
+            self.moreInputs.bind()
             self.resultView.show(state.resultSegmentation)
         finally:
             self._isReading = False
@@ -131,22 +181,24 @@ class SegmentPage(Page):
 
     def refresh(self) -> None:
         self._takeOnlyVolume()
+        self._showInputs()
         self._update()
 
     def setRunning(self, isRunning: bool) -> None:
         self._update()
 
     def nodeAboutToBeRemoved(self, node) -> None:
-        # The selector would silently take another region instead, and the wrong place would be segmented.
+        # The selectors would silently take another node instead, and the wrong place would be segmented.
         if node is self.ui.roiSelector.currentNode():
             self.ui.roiSelector.setCurrentNode(None)
+        self.moreInputs.drop(node)
         if node is self.state.resultSegmentation:
             self.state.resultSegmentation = None
             self.resultView.show(None)
 
     def _readModels(self) -> None:
         self.models.refresh()
-        self.models.choose(self.state.modelId or slicer.util.settingsValue(LAST_MODEL_SETTING, "", converter=str))
+        self.models.choose(self.state.modelId or self.services.models.last)
 
     def _takeOnlyVolume(self) -> None:
         """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
@@ -166,20 +218,31 @@ class SegmentPage(Page):
             return _("Place the region in the views, press 'Fit to volume', or choose no region.")
         if model is None:
             return _("There is no model on this computer: see above where to put one.")
-        return "" if model.bundle else _("Choose another model: this one is damaged.")
+        if model.bundle is None:
+            return _("Choose another model: this one is damaged.")
+        if self.moreInputs.missing:
+            return _("Choose the volume for the input '{name}'.").format(name=self.moreInputs.missing)
+        return _("Tick at least one structure in the options.") if self.options.isNothingChosen else ""
 
     def _update(self) -> None:
         ui, isRunning, missing = self.ui, self.services.jobs.isRunning, self._missing()
         ui.segmentButton.enabled = not isRunning and not missing
-        for widget in (ui.volumeSelector, ui.roiSelector, ui.modelSearch, ui.modelList, ui.deviceSelector):
+        selectors = (ui.volumeSelector, ui.roiSelector, ui.modelSearch, ui.modelList, ui.otherVolumesSelector)
+        for widget in (*selectors, ui.allFramesCheckBox, ui.sampleButton, *self.moreInputs.selectors):
             widget.enabled = not isRunning
+        self.options.setEnabled(not isRunning)
         ui.fitRoiButton.enabled = bool(not isRunning and self.state.roi and self.state.inputVolume)
         ui.hintLabel.text = missing
         ui.hintLabel.visible = bool(missing) and not isRunning
         running = _("A job is running.") if isRunning else ""
         ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
+        self.estimate.update()
+        if not missing and not isRunning:
+            self.options.devices.ask()
 
-    def _onFinished(self, segmentationNode, result: dict) -> None:
+    def _onFinished(self, segmentationNode, result: dict, memoryMb: float) -> None:
+        self.services.models.noteRun(result, memoryMb)
+        self.models.showCard()
         self.state.resultSegmentation = segmentationNode
         if self.state.showSurface:
             SceneIO.showSurface(segmentationNode, True)

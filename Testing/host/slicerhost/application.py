@@ -13,7 +13,7 @@ import slicer.util
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
-from . import dialogs, errors, qt_module, scripted_module, subject_hierarchy
+from . import dialogs, errors, qt_module, sample_data, scripted_module, subject_hierarchy
 from .home import make_home
 from .io_manager import IOManager
 from .layout import LayoutManager
@@ -35,6 +35,7 @@ LOGICS = {
     "texts": "vtkSlicerTextsLogic",
     "volumerendering": "vtkSlicerVolumeRenderingLogic",
     "cameras": "vtkSlicerCamerasModuleLogic",
+    "sequences": "vtkSlicerSequencesLogic",
 }
 
 
@@ -83,6 +84,7 @@ class Application(QtWidgets.QApplication):
     """slicer.app. `dialogs`, `problems` and `opened_urls` are for the tests."""
 
     DOUBLE_OF_CPP = False  # tests may hang things on it
+    startupCompleted = Signal()
 
     def __init__(self, home: Path):
         super().__init__(["Slicer"])
@@ -203,6 +205,7 @@ class Application(QtWidgets.QApplication):
         self.opened_urls.clear()
         slicer.packaging.calls.clear()
         slicer.packaging.missing.clear()
+        sample_data.forget()
         self.testing = False
 
 
@@ -217,7 +220,7 @@ def _start_logics(app: Application, home: Path) -> None:
     colors.SetMRMLScene(scene)
     colors.AddDefaultColorNodes()
     logic.SetModuleLogic("Colors", colors)
-    slicer.modules = types.SimpleNamespace(colors=CppModule("colors", colors))
+    slicer.modules = types.SimpleNamespace(colors=CppModule("colors", colors), sampleDataSources={})
     for name, class_name in LOGICS.items():
         module_logic = getattr(slicer, class_name)()
         # Before the scene: the terminology logic reads its files when it gets one.
@@ -261,6 +264,7 @@ def start() -> Application:
     slicer.mrmlScene = app.mrmlScene()
     _install_widgets()
     scripted_module.install()
+    sample_data.install()
     _start_logics(app, home)
     app.start_managers()
     return app
