@@ -1,4 +1,4 @@
-"""``mambaseg segment``: its options, and what it prints."""
+"""``mambaseg segment`` and ``mambaseg correct``: their options, and what they print."""
 
 import argparse
 import json
@@ -8,19 +8,19 @@ from .terminal import DISCLAIMER, duration, run_job, table
 
 FIELDS = ("model", "output", "uncertainty", "frame", "roi_mask", "device", "overlap", "mirror", "labels")
 FIELDS += ("smoothing_mm", "largest_component")
+CORRECT_FIELDS = ("model", "initial", "edited", "touched", "output", "locked", "frame", "roi_mask", "device")
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
-    """Add the command to the `commands` of an argument parser; `machine` holds the options of all of them."""
-    parser = commands.add_parser("segment", parents=[machine], help="segment a volume")
-    files = ".nrrd, .nii.gz, .mha, a DICOM folder or one of its files; several for a model with several inputs"
-    parser.add_argument("input", metavar="INPUT", nargs="+", help=files)
-    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models list') or its folder")
+    """Add the commands to the `commands` of an argument parser; `machine` holds the options of all of them."""
+    _add_segment(commands.add_parser("segment", parents=[machine], help="segment a volume"))
+    _add_correct(commands.add_parser("correct", parents=[machine], help="learn from a few edited slices of a volume"))
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    _add_image(parser)
     parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
     parser.add_argument("--uncertainty", metavar="FILE", help="also write a map of the model's doubt, 0 to 100")
-    add_region(parser)
-    parser.add_argument("--frame", type=int, metavar="N", help="time point of a sequence, from 0 on")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--overlap", type=float, help="of neighbouring windows, 0 to 0.95 (default: the model's)")
     faster = "no averaging over mirrored input: faster"
     parser.add_argument("--no-mirror", dest="mirror", action="store_false", default=None, help=faster)
@@ -33,8 +33,24 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_segment)
 
 
-def add_region(parser: argparse.ArgumentParser) -> None:
-    """The options that say where to work; `region_of` reads them."""
+def _add_correct(parser: argparse.ArgumentParser) -> None:
+    _add_image(parser)
+    parser.add_argument("--initial", required=True, metavar="FILE", help="labels as the model gave them")
+    parser.add_argument("--edited", required=True, metavar="FILE", help="the same labels after your edits")
+    looked = "label map, non-zero where you edited or looked and agreed, such as whole slices"
+    parser.add_argument("--touched", required=True, metavar="FILE", help=looked)
+    parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
+    parser.add_argument("--locked", type=names, metavar="A,B", help="structures that must not change")
+    parser.set_defaults(command=_correct)
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    """The options that say which image, with which model, where in it and on what."""
+    files = ".nrrd, .nii.gz, .mha, a DICOM folder or one of its files; several for a model with several inputs"
+    parser.add_argument("input", metavar="INPUT", nargs="+", help=files)
+    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models list') or its folder")
+    parser.add_argument("--frame", type=int, metavar="N", help="time point of a sequence, from 0 on")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     region = parser.add_mutually_exclusive_group()
     bounds = "X0,X1,Y0,Y1,Z0,Z1"
     region.add_argument("--roi", type=_bounds, metavar=bounds, help="only inside this box: LPS mm, as in DICOM and ITK")
@@ -62,7 +78,7 @@ def _ras_bounds(text: str) -> list[float]:
     return [-x1, -x0, -y1, -y0, z0, z1]
 
 
-def request_from(options: argparse.Namespace, fields) -> dict:
+def _request(options: argparse.Namespace, fields) -> dict:
     """A job's request: the image files, the region, and those of the `fields` that were given."""
     request = {name: getattr(options, name) for name in fields}
     request |= {"input": options.input[0] if len(options.input) == 1 else options.input}
@@ -70,10 +86,23 @@ def request_from(options: argparse.Namespace, fields) -> dict:
     return {name: value for name, value in request.items() if value is not None}
 
 
-def _segment(options: argparse.Namespace) -> None:
-    result = run_job("segment", request_from(options, FIELDS), options.verbose)
+def _correct(options: argparse.Namespace) -> None:
+    result = run_job("correct", _request(options, CORRECT_FIELDS), options.verbose)
     if options.json:
-        print(json.dumps(to_json_value(result), indent=2, ensure_ascii=False))
+        _print_json(result)
+        return
+    print(table(["Structure", "Voxels added", "Voxels removed"], [list(row.values()) for row in result["changed"]]))
+    print(f"\nWritten to {result['output']} after {duration(result['time_s'])}.")
+
+
+def _print_json(result: dict) -> None:
+    print(json.dumps(to_json_value(result), indent=2, ensure_ascii=False))
+
+
+def _segment(options: argparse.Namespace) -> None:
+    result = run_job("segment", _request(options, FIELDS), options.verbose)
+    if options.json:
+        _print_json(result)
         return
     doubt = {item["structure"]: item["score"] for item in result["review"]}
     rows = [[s["name"], float(s["volume_ml"]), s["voxels"], round(doubt[s["name"]], 2)] for s in result["segments"]]

@@ -20,12 +20,15 @@ JOBS = {
     "segment": "MambaSegLib.segment:run",
     "devices": "MambaSegLib.devices:run",
     "estimate": "MambaSegLib.estimate:run",
+    "correct": "MambaSegLib.correct:run",
     "export_seg": "MambaSegLib.dicom_seg:run",
     "batch": "MambaSegLib.batch:run",
     "import": "MambaSegLib.import_model:run",
+    "export": "MambaSegLib.export:run",
+    "plan": "MambaSegTraining.plan:run",
     "train": "MambaSegTraining.train:run",
     "finetune": "MambaSegTraining.finetune:run",
-    "evaluate": "MambaSegTraining.evaluate:run",
+    "evaluate": "MambaSegTraining.evaluation:run",
     "gate": "MambaSegTraining.gate:run",
 }
 LEVELS = ("info", "warning")

@@ -140,6 +140,17 @@ class Grid:
                     tuple(slice(p.start - r.start, p.stop - r.start) for p, r in zip(place, region, strict=True)),
                 )
 
+    def restore_part(self, array: np.ndarray, box: Box) -> np.ndarray:
+        """(M, Z, Y, X) on the network's grid -> (M, z, y, x) float32 on a box of the input image inside `region`."""
+        inner = tuple(slice(b.start - c.start, b.stop - c.start) for b, c in zip(box, self.crop, strict=True))
+        turned = self.turn.apply_to_box(inner, tuple(c.stop - c.start for c in self.crop))
+        everywhere = tuple(slice(0, n) for n in self.resampling.shape_to)
+        part = np.empty((len(array), *(b.stop - b.start for b in box)), np.float32)
+        for index, channel in enumerate(array):
+            values, _ = self.resampling.undo_part(self._without_padding(channel), everywhere, turned)
+            part[index] = self.turn.undo(values)
+        return part
+
     def restore_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
         """(K, Z, Y, X) on the network's grid -> (K, Z, Y, X) float32 on the input image; background outside."""
         everywhere = tuple(slice(0, n) for n in self.resampling.shape_to)
