@@ -19,6 +19,7 @@ from MambaSegLib.networks import names, spec  # noqa: E402
 
 README = ROOT / "README.md"
 RESULTS = Path(__file__).parent / "results"
+MEASURED = ROOT / "MambaSegLib" / "networks" / "measured.json"
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -46,15 +47,59 @@ def model() -> str:
 
 def networks() -> str:
     """Every variant but the toys; figures are the papers' own, under the papers' protocols, not ours."""
+    data = json.loads(MEASURED.read_text()) if MEASURED.exists() else {"networks": {}}
     rows = []
     for name in names():
         entry = spec(name)
         if not name.endswith("_test"):
             paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
             inputs, outputs, count = entry.parameters
-            rows.append([f"`{name}`", f"{entry.dims}-D", f"{count / 1e6:.2f} M ({inputs} in, {outputs} out)", paper])
-    text = f"{len(rows)} variants, built from their specifications; `mambaseg networks --json` has the rest.\n\n"
-    return text + table(["Network", "Grid", "Parameters", "Paper"], rows)
+            row = [f"`{name}`", f"{entry.dims}-D", f"{count / 1e6:.2f} M ({inputs} in, {outputs} out)"]
+            row += measured_cells(data["networks"].get(name))
+            rows.append([*row, published(entry.figures), entry.licence, paper])
+    text = f"{len(rows)} variants, built from their specifications; `mambaseg networks --json` has the rest. "
+    if data["networks"]:
+        text += (
+            f"Seconds and memory of one image at the stated size are measured: {data['machine']['processor']}, "
+            f"{data['threads']} threads, torch {data['machine']['torch']}. "
+        )
+    text += "Published figures are the papers' own, under their protocols.\n\n"
+    header = ["Network", "Grid", "Parameters", "Size", "GMAC", "Seconds", "Memory, MB", "Published", "Licence", "Paper"]
+    return text + table(header, rows)
+
+
+def measured_cells(row: dict | None) -> list[str]:
+    """Size, GMAC, seconds and memory of a row of measured.json; empty where nothing was measured."""
+    if row is None:
+        return [""] * 4
+    memory = "" if row["peak_memory_mb"] is None else str(row["peak_memory_mb"])
+    size = "x".join(map(str, row["size"]))
+    return [size, f"{row['macs'] / 1e9:.1f}", f"{row['seconds']:.2g}", memory]
+
+
+def published(figures) -> str:
+    """The first figure, and how many more there are."""
+    if not figures:
+        return ""
+    first, more = figures[0], len(figures) - 1
+    return f"{first.dataset}: {first.metric} {first.value:g}" + (f", and {more} more" if more else "")
+
+
+def ratios() -> str:
+    """networks.json: what the scan adds to a network."""
+    data = json.loads((RESULTS / "networks.json").read_text())
+    rows = [
+        [
+            r["pair"],
+            "x".join(map(str, r["size"])),
+            f"{r['seconds']:.2f}",
+            f"{r['floor_seconds']:.2f}",
+            f"{r['ratio']:.2f}",
+        ]
+        for r in data["ratios"]
+    ]
+    header = ["Pair", "Size", "Network, s", "Other, s", "Ratio"]
+    return f"{data['threads']} threads, taken in turns in one process. {data['note']}\n\n{table(header, rows)}"
 
 
 def operators() -> str:
@@ -66,7 +111,7 @@ def operators() -> str:
         base = next(
             b
             for b in data["results"]
-            if (b["row"], b["threads"], b["implementation"]) == (r["row"], r["threads"], "reference")
+            if (b["row"], b["threads"], b["implementation"]) == (r["row"], r["threads"], "sequential")
         )
         times = [f"{r[k] * 1e3:.0f} ({base[k] / r[k]:.1f}x)" for k in ("forward_s", "forward_backward_s")]
         memory = "" if r["peak_memory_of_u"] is None else f"{r['peak_memory_of_u']:.1f}"
@@ -74,8 +119,8 @@ def operators() -> str:
     machine = data["machine"]
     text = (
         f"Selective scan, N = 16 unless said, {machine['processor']} with {machine['cores']} cores, torch "
-        f"{machine['torch']}; milliseconds and, in brackets, how many times faster than the sequential reference in "
-        f"the same run. {data['note']}\n\n"
+        f"{machine['torch']}; milliseconds and, in brackets, how many times faster than the published sequential form "
+        f"in the same run. {data['note']}\n\n"
     )
     header = ["Shape", "Threads", "Implementation", "Forward", "Forward and backward", "Peak memory / size of u"]
     return (
@@ -93,7 +138,7 @@ def main_job() -> str:
     return f"Two CPU cores, no GPU; `Testing/benchmarks/main_job.py`.\n\n{table(header, rows)}"
 
 
-BLOCKS = {"model": model, "networks": networks, "operators": operators, "main job": main_job}
+BLOCKS = {"model": model, "networks": networks, "ratios": ratios, "operators": operators, "main job": main_job}
 
 
 def filled(readme: str, wanted=BLOCKS) -> str:
