@@ -1,0 +1,33 @@
+"""``mambaseg batch``: one model over a folder, a list, or a CSV of images."""
+
+import argparse
+import json
+
+from .job import to_json_value
+from .terminal import run_job
+
+
+def add_to(commands, machine: argparse.ArgumentParser) -> None:
+    """Add the command to the parser's `commands`; `machine` has the options that every command shares."""
+    parser = commands.add_parser("batch", parents=[machine], help="segment a cohort, on several processes")
+    files = "images, folders of images, DICOM folders, or a CSV with a column 'image'"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=files)
+    parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models') or its folder")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FOLDER", help="gets one file per case and summary.csv"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this dask scheduler instead")
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.set_defaults(command=_batch)
+
+
+def _batch(options: argparse.Namespace) -> None:
+    names = ("inputs", "model", "output", "workers", "scheduler", "resume", "device")
+    result = run_job("batch", {name: getattr(options, name) for name in names}, options.verbose)
+    if options.json:
+        print(json.dumps(to_json_value(result), indent=2, ensure_ascii=False))
+        return
+    counts = f"{result['done']} done, {result['skipped']} done before, {len(result['failed'])} failed"
+    print(f"{result['cases']} cases: {counts}. Summary: {result['summary']}")
