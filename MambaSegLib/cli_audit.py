@@ -1,9 +1,9 @@
 """``mambaseg audit``: check the log of reviews, and make a table of it."""
 
 import argparse
-import json
 
 from .errors import UserError
+from .terminal import print_json
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def _verify(options: argparse.Namespace) -> None:
 
     found = audit.verify(options.log, options.head)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     if found["problems"]:
         more = f" (and {len(found['problems']) - 1} more)" if len(found["problems"]) > 1 else ""
         raise UserError(found["problems"][0] + more, "Keep the file: it is not as it was written.")
@@ -38,4 +38,4 @@ def _export(options: argparse.Namespace) -> None:
 
     count = audit.export_csv(options.log, options.output)
     result = {"records": count, "output": options.output}
-    print(json.dumps(result) if options.json else f"{count} records written to {options.output}.")
+    print_json(result) if options.json else print(f"{count} records written to {options.output}.")

@@ -1,10 +1,8 @@
 """``mambaseg batch``: one model over a folder, a list, or a CSV of images."""
 
 import argparse
-import json
 
-from .job import to_json_value
-from .terminal import run_job
+from .terminal import print_json, run_job
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -27,7 +25,7 @@ def _batch(options: argparse.Namespace) -> None:
     names = ("inputs", "model", "output", "workers", "scheduler", "resume", "device")
     result = run_job("batch", {name: getattr(options, name) for name in names}, options.verbose)
     if options.json:
-        print(json.dumps(to_json_value(result), indent=2, ensure_ascii=False))
+        print_json(result)
         return
     counts = f"{result['done']} done, {result['skipped']} done before, {len(result['failed'])} failed"
     print(f"{result['cases']} cases: {counts}. Summary: {result['summary']}")

@@ -2,12 +2,10 @@
 
 import argparse
 import getpass
-import json
 from pathlib import Path
 
 from .errors import UserError
-from .job import to_json_value
-from .terminal import table
+from .terminal import print_json, table
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def _list(options: argparse.Namespace) -> None:
     folder = _folder(options)
     found = corrections.cases(folder)
     if options.json:
-        print(json.dumps(to_json_value([{**c.data, "folder": c.folder} for c in found]), indent=2, ensure_ascii=False))
+        print_json([{**c.data, "folder": c.folder} for c in found])
         return
     rows = [[c.id, c.title, _done(c.annotated), c.annotator, c.part, c.data["version"]] for c in found]
     print(table(["Case", "Title", "Annotated", "By", "Part", "Version"], rows) if rows else f"No cases in {folder}.")
@@ -86,7 +84,7 @@ def _add(options: argparse.Namespace) -> None:
         options.title,
     )
     if options.json:
-        print(json.dumps({"id": case.id, "part": case.part, "folder": str(case.folder)}, indent=2))
+        print_json({"id": case.id, "part": case.part, "folder": str(case.folder)})
     else:
         print(f"Added {case.id} ({case.part}) to {case.folder.parent}.")
 
@@ -102,7 +100,7 @@ def _remove(options: argparse.Namespace) -> None:
     from . import corrections
 
     count = corrections.remove(_folder(options), options.case)
-    print(json.dumps({"removed": count}) if options.json else f"Removed {options.case} ({count} version(s)).")
+    print_json({"removed": count}) if options.json else print(f"Removed {options.case} ({count} version(s)).")
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -1,10 +1,8 @@
 """``mambaseg export-seg``: a label map as a DICOM Segmentation object."""
 
 import argparse
-import json
 
-from .job import to_json_value
-from .terminal import run_job, table
+from .terminal import print_json, run_job, table
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -24,7 +22,7 @@ def _export(options: argparse.Namespace) -> None:
     names = ("labels", "source", "output", "model", "corrected", "description", "creator")
     result = run_job("export_seg", {name: getattr(options, name) for name in names}, options.verbose)
     if options.json:
-        print(json.dumps(to_json_value(result), indent=2, ensure_ascii=False))
+        print_json(result)
         return
     print(table(["Segment", "Name", "Voxels"], [[s["number"], s["name"], s["voxels"]] for s in result["segments"]]))
     print(f"\nWritten to {result['output']}")
