@@ -18,7 +18,14 @@ _RIGHT = {"L": 1, "R": -1, "P": 1, "A": -1}  # what points to the right of a pic
 _DOWN = {"I": 1, "S": -1, "P": 1, "A": -1}  # what points down: feet, or posterior in an axial slice
 
 
-def thumbnail(volume: Volume, labels: Volume, structures: Iterable[Label], axis: int | None = None) -> np.ndarray:
+def thumbnail(
+    volume: Volume,
+    labels: Volume,
+    structures: Iterable[Label],
+    axis: int | None = None,
+    index: int | None = None,
+    side: int = SIDE,
+) -> np.ndarray:
     """Draw it.
 
     Args:
@@ -26,21 +33,24 @@ def thumbnail(volume: Volume, labels: Volume, structures: Iterable[Label], axis:
         labels: (Z, Y, X) on the same grid.
         structures: values and colours.
         axis: 0, 1 or 2 of (Z, Y, X): across which slices are cut; None takes the axis of the thickest slices.
+        index: of the slice; None takes the one with most labels.
+        side: pixels of the longer side.
 
     Returns:
-        (rows, columns, 3) uint8, `SIDE` pixels long.
+        (rows, columns, 3) uint8, `side` pixels long.
     """
-    axis = _acquisition_axis(volume) if axis is None else axis
+    axis = acquisition_axis(volume) if axis is None else axis
     across = tuple(other for other in range(3) if other != axis)
-    count = np.count_nonzero(labels.array, axis=across)
-    index = int(count.argmax()) if count.any() else count.size // 2
+    if index is None:
+        count = np.count_nonzero(labels.array, axis=across)
+        index = int(count.argmax()) if count.any() else count.size // 2
     colour = volume.array.ndim == 4 and len(volume.channels) == 3 and volume.array.dtype == np.uint8
     planes = [channel.take(index, axis) for channel in (volume.channels if colour else volume.channels[:1])]
     planes = planes if colour else [_windowed(planes[0])] * 3
     steps = [volume.spacing_mm[2 - other] for other in across]
     turn = _turn(axis_code(volume.direction), across) if volume.shape[0] > 1 else (False, False, False)
-    shown = [_resampled(_turned(plane, turn), _turned_steps(steps, turn), True) for plane in planes]
-    mask = _resampled(_turned(labels.array.take(index, axis), turn), _turned_steps(steps, turn), False)
+    shown = [_resampled(_turned(plane, turn), _turned_steps(steps, turn), side, True) for plane in planes]
+    mask = _resampled(_turned(labels.array.take(index, axis), turn), _turned_steps(steps, turn), side, False)
     picture = np.stack(shown, -1).clip(0, 255).astype(np.uint8)
     for structure in structures:
         inside = mask == structure.value
@@ -51,7 +61,7 @@ def thumbnail(volume: Volume, labels: Volume, structures: Iterable[Label], axis:
     return picture
 
 
-def _acquisition_axis(volume: Volume) -> int:
+def acquisition_axis(volume: Volume) -> int:
     """The array axis with the largest spacing; with equal ones the patient's head-feet axis."""
     spacing = volume.spacing_mm[::-1]
     if max(spacing) > 1.05 * min(spacing):
@@ -86,12 +96,12 @@ def _windowed(plane: np.ndarray) -> np.ndarray:
     return 255 * (plane - low) / max(high - low, 1e-6)
 
 
-def _resampled(plane: np.ndarray, steps_mm: list[float], smooth: bool) -> np.ndarray:
-    """To square pixels, `SIDE` of them on the longer side."""
+def _resampled(plane: np.ndarray, steps_mm: list[float], side: int, smooth: bool) -> np.ndarray:
+    """To square pixels, `side` of them on the longer side."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(plane).astype(np.float32))
     image.SetSpacing([float(step) for step in steps_mm[::-1]])
     lengths = [n * step for n, step in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-    pixel = max(lengths) / SIDE
+    pixel = max(lengths) / side
     size = [max(1, round(length / pixel)) for length in lengths]
     origin = [(pixel - step) / 2 for step in image.GetSpacing()]
     method = sitk.sitkLinear if smooth else sitk.sitkNearestNeighbor

@@ -14,7 +14,8 @@ from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.job import Report, resolve
 from MambaSegTraining import gate, train
 from MambaSegTraining.evaluate import Predictor
-from MambaSegTraining.gate import compare, compare_folds, decide, interval, unproven
+from MambaSegTraining.gate import compare, compare_folds
+from MambaSegTraining.gate_rule import Pair, decide, interval, unproven
 from MambaSegTraining.sources import open_source
 
 CPU = torch.device("cpu")
@@ -162,7 +163,7 @@ def pair(before, after, case="a", present=True, finds=(True, True), agreement=0.
         return {"dice": dice, "volume_ml": volume, **rest}
 
     found = [measures(d, v) if known else None for d, v, known in zip((before, after), volumes, finds, strict=True)]
-    return gate._Pair(case, case, present, finds, tuple(found), agreement)
+    return Pair(case, case, present, finds, tuple(found), agreement)
 
 
 def verdict(**structures):
@@ -222,7 +223,7 @@ def test_a_structure_may_be_added_but_not_lost():
 
 @pytest.mark.parametrize("agreement", [0.9, 0.5])
 def test_a_structure_that_nobody_labelled_must_stay_what_it_was(agreement):
-    unknown = [gate._Pair("p", "p", None, (True, True), (None, None), agreement)] * 2
+    unknown = [Pair("p", "p", None, (True, True), (None, None), agreement)] * 2
     decision = verdict(a=pairs([0.1, 0.1, 0.1]), b=unknown)
     assert decision.accepted == (agreement > 0.8)
     assert any(reason.startswith("b: ") for reason in decision.reasons) and decision.rows[1]["cases"] == 0

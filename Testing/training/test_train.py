@@ -8,7 +8,7 @@ from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.image import read_volume
 from MambaSegLib.job import Report
 from MambaSegLib.segment import segment
-from MambaSegTraining import evaluate
+from MambaSegTraining import evaluation
 from MambaSegTraining.config import read_config
 from MambaSegTraining.optimisation import learning_rate
 from MambaSegTraining.train import run
@@ -43,7 +43,7 @@ def test_learns_and_ships(config_file, balls, tmp_path):
 def test_evaluate_leaves_trained_cases_out(config_file, balls, tmp_path):
     bundle = run({"config": str(config_file()), "output": str(tmp_path)}, Report())["bundle"]
     events = []
-    result = evaluate.run({"model": bundle, "data": str(balls)}, Report(events.append))
+    result = evaluation.run({"model": bundle, "data": str(balls)}, Report(events.append))
     provenance = open_bundle(bundle).data["provenance"]
     assert result["cases"] == provenance["validation_cases"]
     assert any("were trained on and are left out" in e.get("text", "") for e in events)

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from MambaSegLib import catalogue
 from MambaSegLib.bundle import Label, ModelBundle
-from MambaSegLib.errors import UserError
-from MambaSegLib.inference import load_network, predict, resolve_device
+from MambaSegLib.inference import load_network, predict
 from MambaSegLib.job import Report
 from MambaSegLib.metrics import dice, per_label
 from MambaSegLib.postprocessing import remove_small_components, to_label_values
@@ -25,7 +23,6 @@ from MambaSegLib.volume import Volume
 from .cases import Case
 from .losses import UNKNOWN
 from .reading import HeldOutCase, held_out_case
-from .sources import open_source
 
 TOLERANCE_MM = 1.0
 # measure of `metrics.per_label` -> (name on cards, unit)
@@ -38,28 +35,6 @@ MEASURES = {
     "volume_error_percent": ("Volume error", "%"),
 }
 _ON_CARDS = ("dice", "hd95_mm", "surface_dice")
-
-
-def run(request: dict, report, warm=None) -> dict:
-    """The job ``evaluate``: {model: id or folder, data: folder of labelled cases, device} -> {model, cases, values}.
-
-    Cases that the model was trained on are left out and counted in a warning: their scores would say nothing.
-    """
-    bundle = catalogue.find(request["model"])
-    predictor = Predictor.of(bundle, resolve_device(request.get("device") or "auto"))
-    cases = open_source(request["data"])
-    known = set(bundle.data["provenance"]["cases"])
-    unseen = [case for case in cases if case.name not in known]
-    if len(unseen) < len(cases):
-        report.message(f"{len(cases) - len(unseen)} of {len(cases)} cases were trained on and are left out.", "warning")
-    if not unseen:
-        raise UserError("The model was trained on every one of these cases.", "Give cases it has not seen.")
-    rows = []
-    for done, case in enumerate(unseen):
-        report.progress(done, len(unseen), f"Evaluating {case.name}")
-        read = predictor.read(case)
-        rows += case_rows(predictor.label_map(read, only_cancel(report)).array, read, bundle.labels)
-    return {"model": bundle.id, "cases": [case.name for case in unseen], "values": summary(rows)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +56,14 @@ class Predictor:
     def of(cls, bundle: ModelBundle, device: torch.device) -> Predictor:
         return cls(load_network(bundle, device), bundle.labels, recipe_of(bundle), device)
 
-    def read(self, case: Case) -> HeldOutCase:
-        """The case as this network wants to see it, with the values of its structures."""
-        return held_out_case(case, self.recipe, {label.name: label.value for label in self.labels})
+    @property
+    def values(self) -> dict[str, int]:
+        """name -> label value of the structures."""
+        return {label.name: label.value for label in self.labels}
+
+    def read(self, case: Case, values: dict[str, int] | None = None) -> HeldOutCase:
+        """The case as this network wants to see it; the truth in `values`, or in the network's own."""
+        return held_out_case(case, self.recipe, values or self.values)
 
     def label_map(self, case: HeldOutCase, report: Report) -> Volume:
         """Label values on the image's own grid, cleaned up by the recipe, as ``mambaseg segment`` does."""
@@ -102,6 +82,7 @@ def scores(predicted: np.ndarray, case: HeldOutCase, label: Label) -> dict[str, 
 
     Args:
         predicted: label values, (Z, Y, X).
+        case: its `truth` and `annotated` are looked at.
 
     Returns:
         None when the structure was not annotated in this case. Distances and surface Dice are NaN when only some
