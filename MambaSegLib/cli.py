@@ -17,6 +17,7 @@ from . import (
     cli_dicom,
     cli_import,
     cli_models,
+    cli_plan,
     cli_segment,
     cli_train,
 )
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_segment.add_to(commands, machine)
     cli_models.add_to(commands, machine)
+    cli_plan.add_to(commands, machine)
     networks = commands.add_parser("networks", parents=[machine], help="list the networks and their papers")
     networks.set_defaults(command=_networks)
     info = commands.add_parser("info", parents=[machine], help="tell about a volume")

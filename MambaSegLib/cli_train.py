@@ -29,7 +29,7 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="id of a model or its folder")
     parser.add_argument("data", metavar="DATA", nargs="+", help="folders with labelled or corrected cases")
-    parser.add_argument("--budget", type=_budget, default="10m", help="90s, 10m, 2h or overnight (default: 10m)")
+    parser.add_argument("--budget", type=budget, default="10m", help="90s, 10m, 2h or overnight (default: 10m)")
     parser.add_argument("--method", default="auto", help="auto, all, decoder or adapters (default: auto)")
     parser.add_argument("--add", action="append", metavar="NAME", help="a structure that the model does not have yet")
     parser.add_argument("--rename", action="append", type=_pair, metavar="OLD=NEW", help="a structure's new name")
@@ -43,7 +43,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_finetune)
 
 
-def _budget(text: str) -> float:
+def budget(text: str) -> float:
     if text == "overnight":
         return OVERNIGHT_S
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h)", text)
