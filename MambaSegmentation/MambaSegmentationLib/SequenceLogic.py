@@ -116,10 +116,10 @@ class SequenceLogic:
 
 def _place(run: _Run):
     """The sequence of segmentations, browsed together with the images; returns its proxy node."""
-    scene = slicer.mrmlScene
+    scene, aside = slicer.mrmlScene, slicer.vtkMRMLScene()  # nothing shows before all frames could be read
     frames = []
     for path, result in zip(run.outputs, run.results, strict=True):
-        frame = slicer.vtkMRMLSegmentationNode()
+        frame = aside.AddNode(slicer.vtkMRMLSegmentationNode())
         SceneIO.readSegments(frame, path)
         frame.SetAttribute(SceneIO.RESULT_ATTRIBUTE, json.dumps(result, ensure_ascii=False))
         frames.append(frame)
