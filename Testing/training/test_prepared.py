@@ -1,6 +1,7 @@
 """Prepared cases on disk: the same as read anew, made once, and never more in memory than there is room for."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ def test_arrays_come_from_the_disk_and_are_the_same(case, tmp_path):
     assert mapped.merged is None and not mapped.is_colour
     sources = [PatchSource([c], [], (16, 16, 16), 0.5, 0.0, (2,), 1) for c in (plain, mapped)]
     assert np.array_equal(*(s.batch(2, 2).images.numpy() for s in sources))
+
+
+def test_many_cases_keep_no_file_open(case, tmp_path):
+    """Data sets have thousands of cases, systems allow about a thousand open files."""
+    opened = Path("/proc/self/fd")
+    if not opened.is_dir():
+        pytest.skip("counting open files needs /proc")
+    before = len(list(opened.iterdir()))
+    cases = [prepared_case(case, RECIPE, VALUES, tmp_path / "p") for _ in range(40)]
+    PatchSource(cases, [], (16, 16, 16), 0.5, 0.0, (2,), 1).batch(0, 8)
+    assert len(list(opened.iterdir())) <= before + 2
 
 
 def test_made_once_until_something_changes(case, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,32 @@ from .reading import TrainingCase, training_case
 _ARRAYS = ("image", "label", "points", "merged")
 
 
-def prepared_case(case: Case, preprocessing: dict, values: dict[str, int], folder: Path) -> TrainingCase:
+@dataclass(frozen=True)
+class PreparedCase:
+    """A ``reading.TrainingCase`` whose arrays are opened anew each time: thousands of cases need no open file."""
+
+    name: str
+    place: Path
+    merged: np.ndarray | None
+    is_colour: bool
+
+    @property
+    def image(self) -> np.ndarray:
+        return self._array("image")
+
+    @property
+    def label(self) -> np.ndarray:
+        return self._array("label")
+
+    @property
+    def points(self) -> np.ndarray:
+        return self._array("points")
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.load(self.place / f"{name}.npy", mmap_mode="r")
+
+
+def prepared_case(case: Case, preprocessing: dict, values: dict[str, int], folder: Path) -> PreparedCase:
     """The case as ``reading.training_case`` gives it, its arrays in files of ``folder``, made when they are not there.
 
     Raises:
@@ -30,9 +56,8 @@ def prepared_case(case: Case, preprocessing: dict, values: dict[str, int], folde
     place = folder / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
     if not place.is_dir():
         _write(training_case(case, preprocessing, values), place)
-    image, label, points, merged = (np.load(place / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
-    is_colour = (place / "colour").exists()
-    return TrainingCase(case.name, image, label, points, np.array(merged) if len(merged) else None, is_colour)
+    merged = np.load(place / "merged.npy")
+    return PreparedCase(case.name, place, merged if len(merged) else None, (place / "colour").exists())
 
 
 def _write(read: TrainingCase, place: Path) -> None:
