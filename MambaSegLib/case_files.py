@@ -103,7 +103,7 @@ def read_rows(path: Path) -> list[dict]:
 
     Columns "image" (or "image_0", "image_1", ... for channels; also "input", "volume", "file"), "segmentation" (also
     "labels", "label", "mask") and "case" are known. Relative paths count from the CSV's folder.
-    Columns are separated by comma, semicolon or tab.
+    Several channels in one cell stand with "; " between them. Columns are separated by comma, semicolon or tab.
 
     Raises:
         UserError: no such column, or a row without an image.
@@ -122,7 +122,8 @@ def read_rows(path: Path) -> list[dict]:
     drawn = next((name for name in _SEGMENTATION_COLUMNS if name in names), None)
     rows = []
     for number, row in enumerate(reader, start=2):
-        images = [path.parent / row[names[name]].strip() for name in channels if (row[names[name]] or "").strip()]
+        texts = [text for name in channels for text in (row[names[name]] or "").split("; ")]
+        images = [path.parent / text.strip() for text in texts if text.strip()]
         if not images:
             raise UserError(f"Line {number} of '{path.name}' names no image.", "Fill it in or delete the line.")
         label = (row[names[drawn]] or "").strip() if drawn else ""

@@ -21,6 +21,7 @@ JOBS = {
     "devices": "MambaSegLib.devices:run",
     "estimate": "MambaSegLib.estimate:run",
     "correct": "MambaSegLib.correct:run",
+    "compare": "MambaSegLib.comparison:run",
     "export_seg": "MambaSegLib.dicom_seg:run",
     "batch": "MambaSegLib.batch:run",
     "import": "MambaSegLib.import_model:run",
