@@ -8,6 +8,7 @@ from torch import nn
 
 from MambaSegLib import catalogue
 from MambaSegLib.bundle import Label
+from MambaSegLib.cli import main
 from MambaSegLib.correct import Edits, correct, run
 from MambaSegLib.edit_learning import learn
 from MambaSegLib.errors import Cancelled, UserError
@@ -190,11 +191,15 @@ def test_a_real_case_gets_better_and_warm_is_quick(real_case, tmp_path):
     np.testing.assert_array_equal(read_labels(request["output"]).array, result)
 
 
-def test_locked_structures_of_a_request_stay(real_case, tmp_path):
-    request, _, warm = real_case
-    request = {**request, "output": str(tmp_path / "out.seg.nrrd"), "locked": ["Anterior hippocampus"]}
-    run(request, Report(), warm)
-    result, edited = read_labels(request["output"]).array, read_labels(request["edited"]).array
+def test_locked_structures_stay_on_the_command_line(real_case, tmp_path, capsys):
+    request, _, _ = real_case
+    output = tmp_path / "out.seg.nrrd"
+    files = [f"--{name}={request[name]}" for name in ("initial", "edited", "touched", "model")]
+    arguments = [request["input"], *files, "-o", str(output), "--locked", "Anterior hippocampus", "--device", "cpu"]
+    assert main(["correct", *arguments]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "hippocampus" in line]
+    assert rows[0][:4] == ["Anterior", "hippocampus", "0", "0"] and int(rows[1][2]) > 0
+    result, edited = read_labels(output).array, read_labels(request["edited"]).array
     np.testing.assert_array_equal(result == 1, edited == 1)
     assert (result != edited).any()
 
