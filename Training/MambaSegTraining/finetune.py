@@ -181,11 +181,11 @@ def new_state(task: Task) -> RunState:
 def source_of(task: Task, cases):
     """Patches of the user's cases, mixed with the parent's where they are at hand."""
     config, values = task.config, task.values
-    labels = task.parent.data["labels"]
+    labels, swap = task.parent.data["labels"], swap_of(config) if config.mirror_swap else None
 
     def patches(cases, seed):
         read = read_training(cases, config.preprocessing, values, task.report)
-        arguments = (config.patch, config.foreground_share, 0.0, config.mirror_axes, seed, swap_of(config))
+        arguments = (config.patch, config.foreground_share, 0.0, config.mirror_axes, seed, swap)
         return PatchSource(read, [], *arguments)
 
     new = patches(cases, config.seed)

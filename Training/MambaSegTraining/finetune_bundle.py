@@ -11,10 +11,20 @@ from MambaSegLib.catalogue import lineage_of
 from MambaSegLib.inference import SliceWise, load_network, resolve_device
 
 from .config import TrainConfig
+from .mirroring import side_pairs
 from .structures import Table
 
 # Taken over from the parent's own training, where its bundle tells it.
-INHERITED = ("batch", "loss", "scale_weights", "mirror_axes", "foreground_share", "weight_decay", "clip_norm")
+INHERITED = (
+    "batch",
+    "loss",
+    "scale_weights",
+    "mirror_axes",
+    "mirror_swap",
+    "foreground_share",
+    "weight_decay",
+    "clip_norm",
+)
 RATES = {"all": 3e-4, "decoder": 3e-4, "adapters": 1e-3}
 
 
@@ -22,6 +32,8 @@ def config_of(parent: ModelBundle, table: Table, method: str, seed: int) -> Trai
     """How to fine-tune a model: its own recipe with a small rate, a short warm-up and a moving average."""
     own = {key: value for key, value in parent.data["provenance"]["config"].items() if key in INHERITED}
     own = {key: value for key, value in own.items() if key in {f.name for f in fields(TrainConfig)}}
+    if own.get("mirror_swap") is None and side_pairs(table.labels):
+        own["mirror_axes"] = ()  # nobody said which labels change sides
     rate = min(RATES[method], parent.data["provenance"]["config"].get("learning_rate", RATES[method]))
     return TrainConfig(
         model={"id": parent.id, "labels": table.labels},

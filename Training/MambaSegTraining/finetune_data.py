@@ -48,9 +48,7 @@ def gather(request: dict, parent: ModelBundle, seed: int) -> Gathered:
     sources = [request["corrections"]] if request.get("corrections") else list(request.get("data") or [])
     cases = [case for source in sources for case in open_source(source)]
     if not cases:
-        raise UserError(
-            "There are no cases to learn from.", "Add corrected cases, or name a folder of labelled ones."
-        )
+        raise UserError("There are no cases to learn from.", "Add corrected cases, or name a folder of labelled ones.")
     seen = set(parent.data["provenance"]["cases"])
     training, held_out, protocol = hold_out([c for c in cases if c.name not in seen])
     known = [case for case in cases if case.name in seen]

@@ -1,6 +1,6 @@
 """The losses that a configuration can name, all as ``f(levels, labels) -> scalar``.
 
-dice_ce         CE + soft Dice, level i weighs ``scale_weights[i]`` (MM-UNet; nnU-Net's halving)
+dice_ce         CE + soft Dice, level i weighs ``scale_weights[i]``, later ones nothing (MM-UNet)
 dice_ce_umamba  the same with nnU-Net's weights 1, 1/2, 1/4 ... over all levels but the coarsest (U-Mamba, SegMamba)
 dice_msda       Dice of the finest level, class distributions of the coarse ones (Deco-Mamba)
 attention_mamba half CE, half Dice of nine outputs at full size (Attention-Mamba)
@@ -34,7 +34,8 @@ def loss_function(config: TrainConfig) -> Loss:
         return nine_outputs
     if config.loss == "dice_ce_umamba":
         return lambda levels, labels: deep_supervision(levels, labels, halving(len(levels)))
-    return lambda levels, labels: deep_supervision(levels, labels, config.scale_weights)
+    weights = config.scale_weights
+    return lambda levels, labels: deep_supervision(levels[: len(weights)], labels, weights)
 
 
 def halving(levels: int) -> list[float]:
