@@ -1,9 +1,8 @@
 """The selective scan as LLVM kernels, forward and backward. `llvm_scan` packs the operands and calls them.
 
-One task is one batch item, one group and a range of channel blocks (a block is `width` channels, one vector). It walks
-the sequence in tiles of tile_length steps. For a tile and a block: softplus(delta + bias) and delta u go to small
-buffers; then, a few states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the
-gate and the store. Nothing of size L x D x N exists.
+For a tile and a block of channels (see `llvm_scan_task`): softplus(delta + bias) and delta u go to small buffers; then,
+a few states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the gate and the
+store. Few states need no buffers and no tiles' passes: one loop does it all. Nothing of size L x D x N exists.
 
 The forward pass keeps the state at each tile's start. The backward pass walks the tiles from the end, recomputes the
 states of a tile from there, and runs the adjoint recurrence
@@ -11,52 +10,14 @@ states of a tile from there, and runs the adjoint recurrence
     dC_t = gy_t h_t,  dB_t = g_t delta_t u_t,  dA = sum g_t exp(delta_t A) h_{t-1} delta_t
     ddelta_t = u_t sum_n g_t B_t + sum_n g_t exp(delta_t A) h_{t-1} A,  du_t = delta_t sum_n g_t B_t + D gy_t
 exp(delta A) is kept as s (1 + e): rounding it near 1 would be the same error at every step of a slow decay.
-
-Each step sits at a position of the sequence, its own number or the entry of an order table. With `shared`, all groups
-of a batch item are one task: they read the same u, z and gy and add up their y, du and dz in place.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from types import SimpleNamespace
+from .llvm_builder import KernelBuilder
+from .llvm_scan_task import ScanKernel, Variant, tile_length
 
-from .llvm_builder import ELEMENTS, INT32, INT64, KernelBuilder
-
-STRIDED = ("u", "delta", "z", "B", "C", "y", "gy", "du", "ddelta", "dz", "dB", "dC")
-PARAMETERS = (
-    *("parts", "groups", "channels", "blocks", "tail_lanes", "length", "tiles", "order", "part_stride"),
-    *("A", "A_log2e", "A_largest", "D", "bias", "states", "dA", "dD", "dbias"),
-    *(name + suffix for name in STRIDED for suffix in ("", "_batch", "_group", "_row")),
-)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a scan kernel is compiled for."""
-
-    backward: bool
-    dtype: str
-    width: int
-    state_size: int
-    gated: bool  # there is a z
-    softplus: bool
-    ordered: bool  # there is an order table
-    shared: bool
-    tail: bool  # the last block of a group has fewer channels than `width`
-    keep_states: bool  # forward only: write checkpoints
-
-
-def tile_length(width: int) -> int:
-    """Steps per tile: a longer one needs fewer checkpoints, but its buffers should stay in the fastest cache."""
-    return 32 if width <= 8 else 16
-
-
-def states_at_once(variant: Variant) -> int:
-    """States that are carried together: enough to hide latencies, few enough for 16 registers."""
-    most = 2 if variant.backward and variant.state_size % 2 == 0 else 4
-    return next(count for count in range(most, 0, -1) if variant.state_size % count == 0)
+__all__ = ["Variant", "build", "scratch_per_block", "tile_length"]
 
 
 def scratch_per_block(variant: Variant) -> int:
@@ -70,151 +31,15 @@ def build(variant: Variant) -> KernelBuilder:
     return kernel.build()
 
 
-class ScanKernel(ABC):
-    """What both directions share: finding a task's data, tiles, and access to rows of channels."""
-
-    def __init__(self, variant: Variant):
-        self.v = variant
-        self.g = KernelBuilder(PARAMETERS, ELEMENTS[variant.dtype], variant.width)
-        self.at_once = states_at_once(variant)
-        self.steps = tile_length(variant.width)
-        self.block = variant.state_size * variant.width  # elements of one block's state
-        vectors, scalars = self.steps * variant.width, self.steps * variant.state_size
-        self.b_tile, self.c_tile = self.g.scratch(scalars), self.g.scratch(scalars)
-        self.delta_tile, self.input_tile, self.y_tile = (self.g.scratch(vectors) for _ in range(3))
-        if variant.tail:
-            self.g.make_lane_buffers()
-
-    def build(self) -> KernelBuilder:
-        g, v = self.g, self.v
-        with g.each_task() as task:
-            parts, groups = g.parameter("parts"), g.parameter("groups")
-            part, rest = g.remainder(task, parts), g.quotient(task, parts)
-            if v.shared:
-                with g.loop(groups) as loop:
-                    self.walk(self.locate(rest, loop.index, part))
-            else:
-                self.walk(self.locate(g.quotient(rest, groups), g.remainder(rest, groups), part))
-        return g
-
-    @abstractmethod
-    def walk(self, task: SimpleNamespace) -> None:
-        """Emits the work of one task (of one group, if groups are shared)."""
-
-    def locate(self, batch, group, part) -> SimpleNamespace:
-        """Pointers and sizes of one task; the pointers of u, delta, ... are at its first channel."""
-        g, blocks = self.g, self.g.parameter("blocks")
-        parts = g.parameter("parts")
-        first = g.quotient(g.times(blocks, part), parts)
-        beyond = g.quotient(g.times(blocks, g.plus(part, 1)), parts)
-        task = SimpleNamespace(
-            group=group,
-            blocks=g.minus(beyond, first),
-            length=g.parameter("length"),
-            tiles=g.parameter("tiles"),
-            tail_lanes=g.parameter("tail_lanes"),
-            last_block=g.minus(g.minus(blocks, 1), first),  # of the group, counted from the task's first
-            run_time_scratch=g.scratch_end(),
-        )
-        names = ["u", "delta", "B", "C", *(["z"] if self.v.gated else [])]
-        names += ["gy", "du", "ddelta", "dB", "dC", *(["dz"] if self.v.gated else [])] if self.v.backward else ["y"]
-        for name in names:
-            start = g.plus(g.times(batch, g.parameter(name + "_batch")), g.times(group, g.parameter(name + "_group")))
-            if name in ("dB", "dC"):
-                start = g.plus(start, g.times(part, g.parameter("part_stride")))
-            elif name not in ("B", "C"):
-                start = g.plus(start, g.times(first, self.v.width))
-            setattr(task, name, (g.at(g.pointer(name), start), g.parameter(name + "_row")))
-        in_group = g.plus(g.times(group, blocks), first)
-        in_batch = g.plus(g.times(batch, g.parameter("groups"), blocks), in_group)
-        for name, size in (("A", self.block), ("A_log2e", self.block), ("A_largest", self.v.width)):
-            setattr(task, name, g.at(g.pointer(name), g.times(in_group, size)))
-        for name in ("D", "bias"):
-            setattr(task, name, g.at(g.pointer(name), g.times(in_group, self.v.width)))
-        task.states = g.at(g.pointer("states"), g.times(in_batch, task.tiles, self.block))
-        for name, size in (("dA", self.block), ("dD", self.v.width), ("dbias", self.v.width)):
-            setattr(task, name, g.at(g.pointer(name), g.times(in_batch, size)))
-        if self.v.ordered:
-            task.order = g.at(g.pointer("order", INT32), g.times(group, task.length))
-        return task
-
-    def tile(self, task, number) -> SimpleNamespace:
-        start = self.g.times(number, self.steps)
-        return SimpleNamespace(
-            number=number, start=start, steps=self.g.smaller(self.g.minus(task.length, start), self.steps)
-        )
-
-    def position(self, task, tile, step):
-        t = self.g.plus(tile.start, step)
-        return self.g.ir.sext(self.g.ir.load(self.g.at(task.order, t)), INT64) if self.v.ordered else t
-
-    def load_b_and_c(self, task, tile) -> None:
-        """Gathers the tile's B and C once for all channel blocks."""
-        g, n = self.g, self.v.state_size
-        with g.loop(tile.steps) as steps:
-            position = self.position(task, tile, steps.index)
-            for target, (source, row) in ((self.b_tile, task.B), (self.c_tile, task.C)):
-                with g.loop(n) as states:
-                    value = g.ir.load(g.at(source, g.times(position, row), states.index))
-                    g.ir.store(value, g.at(target, g.times(steps.index, n), states.index))
-
-    # ---- rows of channels: one block of u, delta, z, y, ... at one position
-
-    def row(self, task, block, operand, position):
-        """(tail, pointer, offset) as load_block and store_block take them."""
-        pointer, row = operand
-        tail = None
-        if self.v.tail:
-            tail = self.g.ir.icmp_signed("==", block, task.last_block), task.tail_lanes
-        return tail, pointer, self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
-
-    def read(self, task, block, operand, position):
-        return self.g.load_block(*self.row(task, block, operand, position))
-
-    def write(self, value, task, block, operand, position) -> None:
-        self.g.store_block(value, *self.row(task, block, operand, position))
-
-    def write_shared(self, value, task, block, target, position) -> None:
-        """Like write, but with `shared` the groups after the first one add to what is there."""
-        if self.v.shared:
-            value = self.g.choose(
-                self.g.ir.icmp_signed(">", task.group, self.g.integer(0)),
-                lambda: self.g.add(value, self.read(task, block, target, position)),
-                lambda: value,
-            )
-        self.write(value, task, block, target, position)
-
-    def prefetch(self, task, block, sources, position) -> None:
-        """Rows are far apart, which hardware prefetchers do not follow. Wrong addresses do no harm here."""
-        if not self.v.ordered:
-            for pointer, row in sources:
-                offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
-                self.g.prefetch(pointer, offset)
-
-    def step_size(self, task, block, position, bias):
-        """delta after bias and softplus, and the derivative of the latter."""
-        delta = self.g.add(self.read(task, block, task.delta, position), bias)
-        return self.g.softplus(delta) if self.v.softplus else (delta, self.g.constant(1))
-
-    def on_both_exponent_ranges(self, task, block, largest_delta, emit) -> None:
-        """emit(exp2 of a product): without clamping where |delta A| is small enough for all steps of the tile."""
-        g = self.g
-        bound = g.mul(largest_delta, g.load(task.A_largest, g.times(block, self.v.width)))
-        too_large = g.any_greater(bound, g.constant(g.element.exponent_limit))
-        with g.ir.if_else(too_large) as (clamped, plain):
-            with clamped:
-                emit(lambda delta, a: g.exp2_parts(g.mul(delta, a)))
-            with plain:
-                emit(g.exp2_product_parts)
-
-
 class ForwardKernel(ScanKernel):
     def walk(self, task) -> None:
         g, state = self.g, task.run_time_scratch
+        in_one_loop = self.at_once == self.v.state_size
         g.fill_zero(state, g.times(task.blocks, self.v.state_size))
         with g.loop(task.tiles) as tiles:
             tile = self.tile(task, tiles.index)
-            self.load_b_and_c(task, tile)
+            if not in_one_loop:
+                self.load_b_and_c(task, tile)
             with g.loop(task.blocks) as blocks:
                 block, at_block = blocks.index, g.times(blocks.index, self.block)
                 block_state = g.at(state, at_block)
@@ -223,12 +48,39 @@ class ForwardKernel(ScanKernel):
                     with g.loop(self.v.state_size) as n:
                         offset = g.times(n.index, self.v.width)
                         g.store(g.load(block_state, offset), kept, offset)
-                largest_delta = self.fill_tile(task, tile, block)
-                a = g.at(task.A_log2e, at_block)
-                self.on_both_exponent_ranges(
-                    task, block, largest_delta, lambda exp2, a=a, h=block_state: self.recur(tile, a, h, exp2)
-                )
-                self.finish_tile(task, tile, block)
+                walk_tile = self.tile_in_one_loop if in_one_loop else self.tile_in_passes
+                walk_tile(task, tile, block, g.at(task.A_log2e, at_block), block_state)
+
+    def tile_in_passes(self, task, tile, block, a_log2e, state) -> None:
+        """A tile by buffers: step sizes and inputs, then the recurrence a few states at a time, then the output."""
+        largest_delta = self.fill_tile(task, tile, block)
+        self.on_both_exponent_ranges(task, block, largest_delta, lambda exp2: self.recur(tile, a_log2e, state, exp2))
+        self.finish_tile(task, tile, block)
+
+    def tile_in_one_loop(self, task, tile, block, a_log2e, state) -> None:
+        """A tile in one loop, where all states fit into registers: for few states, buffers cost more than they save."""
+        g, width, count = self.g, self.v.width, self.v.state_size
+        at_block = g.times(block, width)
+        bias, skip = g.load(task.bias, at_block), g.load(task.D, at_block)
+        a, before = ([g.load(p, i * width) for i in range(count)] for p in (a_log2e, state))
+        sources = [task.u, task.delta, *([task.z] if self.v.gated else [])]
+        with g.loop(tile.steps, carry=before) as steps:
+            position = self.position(task, tile, steps.index)
+            u = self.read(task, block, task.u, position)
+            delta, _ = self.step_size(task, block, position, bias)
+            self.prefetch(task, block, sources, g.plus(position, self.steps))
+            x, y, h = g.mul(delta, u), g.mul(skip, u), []
+            for i in range(count):
+                b, c = (g.load_splat(p, g.times(position, row), i) for p, row in (task.B, task.C))
+                scale, excess = g.exp2_parts(g.mul(delta, a[i]))
+                h.append(g.fma(scale, g.fma(excess, steps.values[i], steps.values[i]), g.mul(x, b)))
+                y = g.fma(h[i], c, y)
+            if self.v.gated:
+                y = g.mul(y, g.silu(self.read(task, block, task.z, position)))
+            self.write_shared(y, task, block, task.y, position)
+            steps.carry_on(h)
+        for i, value in enumerate(steps.results):
+            g.store(value, state, i * width)
 
     def fill_tile(self, task, tile, block):
         g, at_block = self.g, self.g.times(block, self.v.width)
