@@ -15,14 +15,16 @@ from . import (
     cli_batch,
     cli_corrections,
     cli_dicom,
+    cli_evaluate,
     cli_import,
     cli_models,
+    cli_networks,
     cli_plan,
     cli_segment,
     cli_train,
 )
 from .errors import UserError
-from .terminal import DISCLAIMER, guarded, print_json, run_job, table
+from .terminal import DISCLAIMER, guarded, print_json, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     cli_segment.add_to(commands, machine)
     cli_models.add_to(commands, machine)
     cli_plan.add_to(commands, machine)
-    networks = commands.add_parser("networks", parents=[machine], help="list the networks and their papers")
-    networks.set_defaults(command=_networks)
     info = commands.add_parser("info", parents=[machine], help="tell about a volume")
     info.add_argument("file", metavar="FILE")
     info.set_defaults(command=_info)
@@ -53,14 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", parents=[common], help="what works on this machine, and why the rest does not"
     ).set_defaults(command=_doctor)
     cli_train.add_to(commands, machine)
-    evaluate = commands.add_parser("evaluate", parents=[machine], help="measure a model on labelled cases")
-    evaluate.add_argument("data", metavar="FOLDER", help="cases in the layout of the Medical Segmentation Decathlon")
-    evaluate.add_argument("-m", "--model", required=True, help="id of a model or its folder")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    evaluate.set_defaults(command=_evaluate)
+    cli_evaluate.add_to(commands, machine)
     for module in (cli_corrections, cli_audit, cli_dicom, cli_batch):
         module.add_to(commands, machine)
     cli_import.add_to(commands, machine)
+    cli_networks.add_to(commands, machine)
     return parser
 
 
@@ -73,19 +70,6 @@ def _with_joined_bounds(arguments: list[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
-
-
-def _networks(options: argparse.Namespace) -> None:
-    from .networks import names, spec
-
-    specs = [spec(name) for name in names()]
-    if options.json:
-        plain = ("name", "dims", "hyper", "parameters", "paper", "url", "licence")
-        facts = [{key: getattr(s, key) for key in plain} | {"figures": [vars(f) for f in s.figures]} for s in specs]
-        print_json(facts)
-        return
-    rows = [[s.name, f"{s.dims}-D", f"{s.parameters[2] / 1e6:.2f} M", s.paper, s.licence] for s in specs]
-    print(table(["Network", "Grid", "Parameters", "Paper", "Licence"], rows))
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -125,16 +109,6 @@ def _doctor(options: argparse.Namespace) -> None:
 
     for line in doctor.report(doctor.examine()):
         print(line, flush=True)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    request = {"model": options.model, "data": options.data, "device": options.device}
-    result = run_job("evaluate", request, options.verbose)
-    if options.json:
-        print_json(result)
-        return
-    rows = [[row["structure"], row["name"], row["mean"], row["sd"], row["n"]] for row in result["values"]]
-    print(table(["Structure", "Measure", "Mean", "SD", "Cases"], rows))
 
 
 if __name__ == "__main__":

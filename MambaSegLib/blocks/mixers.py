@@ -134,7 +134,7 @@ class Mamba2(nn.Module):
         mixed = causal_conv1d_last(mixed, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
         u, B, C = mixed.split([self.inner, self.states, self.states], dim=-1)
         delta, bias, D, A = (
-            t.repeat_interleave(self.head_width, dim=-1)
+            t[..., None].expand(*t.shape, self.head_width).flatten(-2)  # repeat_interleave, which ONNX has not
             for t in (dt, self.dt_bias, self.D, -torch.exp(self.A_log.float()))
         )
         A = A[:, None].repeat(1, self.states)  # (E, N)

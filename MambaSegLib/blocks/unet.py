@@ -4,6 +4,7 @@ Parameter names are those of nnU-Net's networks, so that its checkpoints load; t
 the same tensors (``all_modules``, ``decoder.encoder``) are removed by ``drop_aliases``.
 """
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -157,7 +158,7 @@ class UNet(AnySizeNetwork):
     @property
     def divisor(self) -> tuple[int, ...]:
         """Grid sizes that are multiples of it need no padding."""
-        return tuple(int(torch.tensor(axis).prod()) for axis in zip(*self.strides, strict=True))
+        return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
 
     def bridge(self, skips: list[Tensor]) -> list[Tensor]:
         """What happens to the features between encoder and decoder: here nothing."""

@@ -10,7 +10,6 @@ The scan is counted by VMamba's rule, 9 B L D N + B L D (+ B L D with a gate), e
 """
 
 import math
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..ops.backends import Backend, Ladder
+from ..ops.plain import operators_replaced
 from .registry import create, spec
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
@@ -155,7 +154,6 @@ def _einsum_macs(equation: str, *operands) -> int:
     return math.prod(sizes.values())
 
 
-@contextmanager
 def _operators(total: MacCount):
     """Our own operators count themselves and return an empty result of the right shape."""
 
@@ -180,19 +178,5 @@ def _operators(total: MacCount):
     counted = {"selective_scan": scan, "cross_scan": cross_scan}
     counted |= {"causal_conv1d": causal_conv1d, "deform_conv2d": deform_conv2d}
 
-    def choose(ladder, requested, kind):
-        return Backend("count", counted[ladder.operator])
-
     # The meta device knows no autocast, which our operators switch off around themselves.
-    with _replaced(Ladder, "choose", choose), _replaced(torch, "autocast", lambda *_, **__: nullcontext()):
-        yield
-
-
-@contextmanager
-def _replaced(owner, name: str, value):
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+    return operators_replaced(counted)

@@ -32,6 +32,10 @@ class DoubleConv(nn.Module):
         return self.conv(x)
 
 
+def _mirror(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return x.flip(axes) if axes else x  # ONNX knows no flip along no axis
+
+
 class SiameseMamba(nn.Module):
     """MICCSS: 1x1 conv, norm, ReLU; plus the mean of one Mamba's results on four mirrored sequences; the first again.
 
@@ -49,9 +53,9 @@ class SiameseMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(self.nin(x)))
         tokens = x.flatten(2).transpose(1, 2)  # (B, L, C)
-        mirrored = cat([tokens.flip(axes) for axes in MIRRORED], dim=0)
+        mirrored = cat([_mirror(tokens, axes) for axes in MIRRORED], dim=0)
         results = self.mamba(mirrored).chunk(len(MIRRORED), dim=0)
-        mean = sum(y.flip(axes) for y, axes in zip(results, MIRRORED, strict=True)) / len(MIRRORED)
+        mean = sum(_mirror(y, axes) for y, axes in zip(results, MIRRORED, strict=True)) / len(MIRRORED)
         x = x + mean.transpose(1, 2).unflatten(2, x.shape[2:])
         return F.relu(self.norm2(self.nin2(x)))
 

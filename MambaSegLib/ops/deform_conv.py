@@ -189,8 +189,8 @@ def _check_shapes(x, offset, weight, bias, stride, padding, dilation, mask) -> N
     taps = weight.shape[2] * weight.shape[3]
     if channels % weight.shape[1] or weight.shape[0] % (channels // weight.shape[1]):
         raise ValueError(f"{channels} channels and a weight {tuple(weight.shape)} do not divide into groups")
-    groups, rest = divmod(offset.shape[1], 2 * taps)
-    if rest or not groups or channels % groups:
+    groups = offset.shape[1] // (2 * taps)
+    if offset.shape[1] % (2 * taps) or not groups or channels % groups:
         raise ValueError(
             f"expected 2 * G * {taps} offset channels with G a divisor of {channels}, got {offset.shape[1]}"
         )
