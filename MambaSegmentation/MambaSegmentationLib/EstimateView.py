@@ -39,6 +39,8 @@ class EstimateView:
         if choices is None or _key(*choices) != self._asked:
             self._label.hide()
             self.memoryMb = 0.0
+            if not self._isWaiting:
+                self._asked = None
         self._timer.start()
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ class ResultView:
         volume = _number(f"{segment['volume_ml']:.2f}" if isFound else _("not found"))
         volume.setToolTip(_("{n} voxels").format(n=segment["voxels"]))
         mean = segment.get("mean_intensity")
-        for column, item in enumerate((swatch, name, volume, _number("" if mean is None else f"{mean:.4g}"))):
+        for column, item in enumerate((swatch, name, volume, _number(_meanText(mean)))):
             self._table.setItem(row, column, item)
 
     def _fitHeight(self) -> None:
@@ -57,3 +57,9 @@ def _number(text: str):
     item = qt.QTableWidgetItem(text)
     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
     return item
+
+
+def _meanText(mean: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:.1f}" if abs(mean) >= 10 else f"{mean:.3g}"

@@ -74,7 +74,7 @@ class SegmentOptions:
             box.addItem(item)
         box.blockSignals(False)
         rows = min(max(len(self._structures), 1), 6)
-        box.setFixedHeight(rows * max(box.sizeHintForRow(0), 18) + 2 * box.frameWidth + 2)
+        box.setFixedHeight(rows * max(box.sizeHintForRow(0), 14) + 2 * box.frameWidth + 2)
         self._showCount()
 
     def _showCount(self) -> None:

@@ -132,7 +132,7 @@ class SegmentPage(Page):
         """A task for one volume, with the choices of this moment."""
         model, options = self.state.modelId, self._options()
         memoryMb = self.estimate.memoryMb if volume is self.state.inputVolume else 0
-        title = _("{model} on {volume}").format(model=model, volume=volume.GetName())
+        title = f"{volume.GetName()}: {self.models.entry.title}"
         listener = Listener(onFinished=lambda node, result: self._onFinished(node, result, memoryMb))
         self.services.jobs.add(Task(title, lambda to: logic.begin(to, volume, model, options), listener))
 

@@ -32,6 +32,7 @@ def dark_palette():
 
     palette = QtGui.QPalette()
     roles = {"Window": 0x35, "Base": 0x2A, "AlternateBase": 0x30, "Button": 0x3C, "ToolTipBase": 0x2A}
+    roles |= {"Light": 0x50, "Midlight": 0x48, "Mid": 0x28, "Dark": 0x20}
     for name, grey in roles.items():
         palette.setColor(getattr(QtGui.QPalette, name), QtGui.QColor(grey, grey, grey))
     for name in ("WindowText", "Text", "ButtonText", "ToolTipText", "BrightText"):
@@ -51,10 +52,9 @@ class Tour:
         from PySide6 import QtCore, QtGui
 
         frame = self.widget.parent
-        for _ in range(3):  # word wrap needs the width before it knows the height
+        for _ in range(4):  # word wrap needs the width before it knows the height
             self.application.processEvents()
-            height = frame.layout().totalHeightForWidth(width) if frame.layout().hasHeightForWidth() else 0
-            frame.resize(width, max(height, frame.sizeHint().height()))
+            frame.resize(width, self._full_height(width))
         self.application.processEvents()
         pixmap = QtGui.QPixmap(frame.size * scale)
         pixmap.setDevicePixelRatio(scale)
@@ -62,6 +62,14 @@ class Tour:
         frame.render(pixmap, QtCore.QPoint(0, 0))
         pixmap.save(str(self.output / f"{name}.png"))
         print(self.output / f"{name}.png")
+
+    def _full_height(self, width: int) -> int:
+        """So high that the current page needs no scrolling."""
+        frame, area = self.widget.parent, self.ui.pageTabs.currentWidget()
+        page = area.widget()
+        wanted = page.layout().totalHeightForWidth(area.viewport().width) if page.layout().hasHeightForWidth() else 0
+        rest = frame.height - area.viewport().height
+        return max(wanted, page.sizeHint().height(), page.minimumSizeHint().height()) + rest + 2
 
     def choose(self, model: str) -> None:
         self.widget.panel.page("SegmentPage").models.choose(model)
@@ -124,30 +132,57 @@ def main() -> None:
 
 
 def run(tour: Tour, model: str) -> None:
+
+    light = tour.application.palette()
+    segment_page(tour, model)
+    tour.application.setPalette(dark_palette())
+    tour.picture("segment_error_dark")
+    tour.application.setPalette(light)
+
+
+def segment_page(tour: Tour, model: str) -> None:
     import slicer
 
     tour.choose(model)
-    tour.picture("panel_empty")
+    tour.picture("segment_empty")
     volume = slicer.util.loadVolume(str(head_file()), {"name": "MNI152 T1"})
     tour.wait_until(lambda: tour.ui.volumeSelector.currentNode() is volume)
     roi = add_region(REGION)
     tour.ui.roiSelector.setCurrentNode(roi)
-    tour.picture("panel_ready")
-    tour.segment(pictures="panel_running")
+    tour.wait_until(lambda: tour.ui.estimateLabel.visible and tour.ui.deviceSelector.count > 1)
+    tour.picture("segment_ready")
+    tour.ui.optionsSection.collapsed = False
+    tour.picture("segment_options")
+    tour.picture("segment_options_narrow", width=350)
+    tour.ui.optionsSection.collapsed = True
+    tour.segment(pictures="segment_running")
     tour.ui.showSurfaceCheckBox.checked = True
     roi.GetDisplayNode().SetVisibility(False)
-    tour.picture("panel_done")
-    tour.picture("panel_done_200_percent", scale=2.0)
-    tour.picture("panel_done_narrow", width=300)
+    tour.picture("segment_done")
+    tour.picture("segment_done_200_percent", scale=2.0)
+    tour.picture("segment_done_narrow", width=350)
     views(tour, volume)
+    queue(tour, volume)
     roi.SetXYZ(400, 400, 400)
     tour.segment()
     tour.ui.logSection.collapsed = False
-    tour.picture("panel_error")
-    light = tour.application.palette()
-    tour.application.setPalette(dark_palette())
-    tour.picture("panel_error_dark")
-    tour.application.setPalette(light)
+    tour.picture("segment_error")
+
+
+def queue(tour: Tour, volume) -> None:
+    """Three volumes, the second one cancelled."""
+    import slicer
+
+    for name in ("Follow-up, six months later, with a long name", "Follow-up 2"):
+        copy = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, name)
+        tour.ui.otherVolumesSelector.check(copy)
+    tour.ui.segmentButton.click()
+    tour.ui.queueTable.selectRow(1)
+    tour.picture("segment_queue", width=350)
+    tour.ui.cancelTaskButton.click()
+    tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
+    for copy in tour.ui.otherVolumesSelector.checkedNodes():
+        slicer.mrmlScene.RemoveNode(copy)
 
 
 if __name__ == "__main__":
