@@ -71,7 +71,7 @@ def images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
             )
         found[name] = (*found.get(name, ()), path)
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and _has_dicom(path):
+        if path.is_dir() and has_dicom(path):
             found.setdefault(path.name, (path,))
     return found
 
@@ -87,7 +87,7 @@ def find_cases(inputs: Iterable[str | os.PathLike]) -> list[ImageCase]:
         if path.name.lower().endswith((".csv", ".tsv")):
             rows = read_rows(path)
             cases += [ImageCase(row["case"] or stem(row["images"][0]), tuple(row["images"])) for row in rows]
-        elif path.is_dir() and not _has_dicom(path):
+        elif path.is_dir() and not has_dicom(path):
             cases += [ImageCase(name, images) for name, images in images_in(path).items()]
         elif path.exists():
             cases.append(ImageCase(stem(path), (path,)))
@@ -137,7 +137,7 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def _has_dicom(folder: Path) -> bool:
+def has_dicom(folder: Path) -> bool:
     """Whether one of the first files in `folder` is DICOM."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     return any(is_dicom(path) for path in files[:5])

@@ -40,6 +40,7 @@ from .corrected_case import (
 )
 from .errors import UserError
 from .image import read_labels, read_volume, write_labels
+from .job import Report
 from .safe_file import cannot_write, write_text
 from .thumbnail import thumbnail
 from .volume import Volume
@@ -54,6 +55,7 @@ __all__ = [
     "default_folder",
     "known_labels",
     "remove",
+    "run",
 ]
 
 HOLD_OUT_SHARE = 0.25
@@ -121,6 +123,30 @@ def add(
     except OSError as error:
         raise cannot_write(folder, error) from error
     return case
+
+
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
+    """The job "add_correction": `add` for those who must not wait for it.
+
+    Args:
+        request: "images" (files), "labels" (file), "structures" ([{value, name, color, terminology}], or null for those
+            of the file), "annotated", "patient" (key), "annotator"; optional "folder", "model", "title"; see `add`.
+        report, warm: as for every job; nothing is kept warm.
+
+    Returns:
+        {id, part, version, folder (of the case)}
+
+    Raises:
+        UserError: as `add`.
+    """
+    report.message("Adding the case to the training set")
+    labels = read_labels(request["labels"])
+    given = request.get("structures")
+    structures = label_table.from_json(given) if given else label_table.table_of(request["labels"], labels.array)
+    who = request["patient"], request["annotator"], request.get("model"), request.get("title") or ""
+    folder = request.get("folder") or default_folder()
+    case = add(folder, request["images"], labels, structures, request["annotated"], *who)
+    return {"id": case.id, "part": case.part, "version": case.data["version"], "folder": str(case.folder)}
 
 
 def cases(folder: str | os.PathLike) -> list[CorrectedCase]:

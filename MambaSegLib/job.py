@@ -21,6 +21,7 @@ JOBS = {
     "devices": "MambaSegLib.devices:run",
     "estimate": "MambaSegLib.estimate:run",
     "correct": "MambaSegLib.correct:run",
+    "add_correction": "MambaSegLib.corrections:run",
     "compare": "MambaSegLib.comparison:run",
     "export_seg": "MambaSegLib.dicom_seg:run",
     "batch": "MambaSegLib.batch:run",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from . import scores_file
-from .case_files import images_in, is_image_file, read_rows, segmentation_base, stem
+from .case_files import has_dicom, images_in, is_image_file, read_rows, segmentation_base, stem
 from .errors import UserError
 
 NOT_STARTED, IN_PROGRESS, COMPLETED, FLAGGED = STATUSES = ("not_started", "in_progress", "completed", "flagged")
@@ -127,7 +127,7 @@ def from_folder(folder: str | Path, warn: Callable[[str], None]) -> list[Entry]:
 
     Beside each other (``X.nrrd`` with ``X.seg.nrrd``, ``X_seg``, ``X-label``, ``X_mask`` ...); folders ``images*`` with
     ``labels*``, ``masks``, ``predictions`` ... (nnU-Net and Decathlon, channels as ``X_0000``, ``X_0001``); one folder
-    per case with an image and a segmentation. Tells which images have no segmentation.
+    per case with an image (or DICOM files) and a segmentation. Tells which images have no segmentation.
 
     Raises:
         UserError: no such folder, or no pair in it.
@@ -149,7 +149,7 @@ def from_folder(folder: str | Path, warn: Callable[[str], None]) -> list[Entry]:
 
 def _beside(folder: Path) -> tuple[list, list[str]]:
     """((title, images, segmentation) of the pairs in one folder, names of images without a segmentation)."""
-    images = images_in(folder)
+    images = images_in(folder) or ({folder.name: (folder,)} if has_dicom(folder) else {})
     labels = [(base, path) for path in _files(folder) if (base := segmentation_base(path)) is not None]
     pairs, used = [], set()
     for base, path in labels:

@@ -15,6 +15,7 @@ from MambaSegLib import cli, corrections, thumbnail
 from MambaSegLib.bundle import Label
 from MambaSegLib.errors import UserError
 from MambaSegLib.image import read_labels, read_volume, write_labels
+from MambaSegLib.job import Report, resolve
 from MambaSegLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +221,16 @@ def test_a_damaged_case_is_named(tmp_path):
     (case.folder / "case.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=case.id):
         corrections.cases(tmp_path)
+
+
+def test_the_job_adds(tmp_path):
+    sitk.WriteImage(image().to_sitk(), str(tmp_path / "a.nrrd"))
+    write_labels(tmp_path / "a.seg.nrrd", drawn(image()), (LEFT, RIGHT))
+    files = {"images": [str(tmp_path / "a.nrrd")], "labels": str(tmp_path / "a.seg.nrrd")}
+    who = {"patient": "4711", "annotator": "A", "folder": str(tmp_path / "store")}
+    made = resolve("add_correction")(files | who | {"annotated": ALL}, Report())
+    (case,) = corrections.cases(tmp_path / "store")
+    assert (made["id"], made["part"], made["folder"]) == (case.id, case.part, str(case.folder))
 
 
 def test_the_command_adds_lists_and_removes(tmp_path, capsys):

@@ -72,6 +72,16 @@ def test_one_folder_per_case(tmp_path):
     assert told == []
 
 
+def test_dicom_folders_count_as_images(tmp_path):
+    touch(tmp_path, "p1/labels.nrrd", "p2.seg.nrrd")
+    for name in ("p1/1.dcm", "p2/1.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
+    assert found_in(tmp_path)[0] == {"p2": (["p2"], "p2.seg.nrrd")}
+    (tmp_path / "p2.seg.nrrd").unlink()
+    assert found_in(tmp_path)[0] == {"p1": (["p1"], "p1/labels.nrrd")}
+
+
 def test_a_folder_without_pairs_is_refused(tmp_path):
     touch(tmp_path, "a.nrrd", "b.nrrd")
     for folder in (tmp_path, tmp_path / "absent"):
