@@ -142,3 +142,51 @@ def test_hold_out_or_leave_one_out(balls, tmp_path):
     assert not {c.patient for c in training} & {c.patient for c in held_out}
     few = open_source(tmp_path / "d")[:4]
     assert hold_out(few) == (few, few, "leave-one-out")
+
+
+def touched(folder, *places):
+    for place in places:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).touch()
+    return [(c.name, c.patient, c.part) for c in open_source(folder)]
+
+
+def test_public_layouts(tmp_path):
+    """Acdc, GlaS, ISIC 2017 and 2018, Synapse and AMOS as they are unpacked."""
+    frame = "training/patient007/patient007_frame"
+    test = "testing/patient101/patient101_frame01"
+    found = touched(
+        tmp_path / "acdc",
+        *(f"{frame}{n}{end}" for n in ("01", "10") for end in (".nii.gz", "_gt.nii.gz")),
+        *("training/patient007/patient007_4d.nii.gz", f"{test}.nii.gz", f"{test}_gt.nii.gz"),
+    )
+    assert found == [(f"{frame}{n}", "patient007", None) for n in ("01", "10")]
+    glas = [f"{name}{end}" for name in ("train_1", "testA_1") for end in (".bmp", "_anno.bmp")]
+    assert touched(tmp_path / "glas", *glas) == [
+        ("testA_1", "testA_1", HELD_OUT),
+        ("train_1", "train_1", TRAINING),
+    ]
+    isic = [
+        *("ISIC-2017_Training_Data/ISIC_1.jpg", "ISIC-2017_Training_Part1_GroundTruth/ISIC_1_segmentation.png"),
+        *("ISIC-2017_Validation_Data/ISIC_2.jpg", "ISIC-2017_Validation_Part1_GroundTruth/ISIC_2_segmentation.png"),
+    ]
+    assert touched(tmp_path / "isic", *isic) == [
+        ("training/ISIC_1", "ISIC_1", TRAINING),
+        ("validation/ISIC_2", "ISIC_2", HELD_OUT),
+    ]
+    synapse = touched(tmp_path / "synapse", "imagesTr/img0001.nii.gz", "labelsTr/label0001.nii.gz")
+    assert synapse == [("img0001", "img0001", None)]
+    amos = [f"{kind}{part}/amos_{part}.nii.gz" for part in ("Tr", "Va") for kind in ("images", "labels")]
+    assert [part for _, _, part in touched(tmp_path / "amos", *amos)] == [TRAINING, HELD_OUT]
+
+
+def test_masks_of_one_structure(tmp_path):
+    """White, or every object with its own number; several structures keep their numbers."""
+    objects = np.zeros((6, 8), np.uint8)
+    objects[1:3, 1:3], objects[4, 5] = 3, 7
+    picture(tmp_path / "images" / "a.png", objects)
+    picture(tmp_path / "masks" / "a.png", objects)
+    case = open_source(tmp_path)[0]
+    assert np.array_equal(read_case_labels(case, {"Gland": 1}).array[0], objects > 0)
+    with pytest.raises(UserError, match="hold the value 3"):
+        read_case_labels(case, {"Gland": 1, "Tumour": 2})

@@ -111,14 +111,16 @@ def read_image(case: Case) -> Volume:
 def read_case_labels(case: Case, values: dict[str, int] | None = None) -> Volume:
     """Label values of the model on the image's grid, (Z, Y, X), ``UNKNOWN`` where nobody vouches for them.
 
-    A mask in black and white (0 and 255, also after JPEG) is 0 and 1.
+    A picture that shows one structure may be black and white (0 and 255, also after JPEG), or number its objects.
 
     Raises:
         UserError: a value that the model does not have, or no structure that it has.
     """
     labels = read_labels(case.label)
-    if is_picture_file(case.label) and labels.array.max() > BRIGHT:
-        labels = labels.with_array((labels.array > BRIGHT).astype(np.uint8))
+    if is_picture_file(case.label) and case.structures is None:
+        is_white = labels.array.max() > BRIGHT
+        if len(values or ()) == 1 or (values is None and is_white):
+            labels = labels.with_array((labels.array > (BRIGHT if is_white else 0)).astype(np.uint8))
     own = dict(case.structures) if case.structures else {value: name for name, value in (values or {}).items()}
     array = labels.array
     if case.annotated:

@@ -5,6 +5,9 @@ nnunet       nnU-Net raw: ``dataset.json``, ``imagesTr/X_0000.nii.gz`` (``_0001`
 pairs        ``imagesTr/X.*`` with ``labelsTr/X.*`` (Medical Segmentation Decathlon), ``images`` with ``labels`` or
              ``masks``: volumes or pictures; within ``train`` and ``val`` (or ``training``, ``validation``) the split is
              theirs
+beside       anywhere below, labels beside their image: ``X_gt.*`` (ACDC), ``X_anno.*`` (GlaS), ``X_segmentation.*``,
+             ``X_mask.*``; folders named test are left out
+isic         ``ISIC...Training...Input`` or ``Data`` with ``...GroundTruth``, and the same for validation
 csv          a table with the columns image (channels parted by ';'), label, and if known patient and part; places are
              relative to the table
 """
@@ -27,6 +30,9 @@ _PARTS = {
     **{"val": HELD_OUT, "valid": HELD_OUT, "validation": HELD_OUT, "hold-out": HELD_OUT},
 }
 _LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"), ("images", "masks"))
+_VALIDATION = ("imagesVa", "labelsVa")  # AMOS
+_SUFFIXES = ("_gt", "_anno", "_segmentation", "_mask")
+_ISIC = re.compile(r"isic.*(training|validation).*(input|data)", re.IGNORECASE)
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -55,6 +61,12 @@ def _kind_of(path: Path) -> str:
         return "csv"
     if any(path.glob(f"*/{CASE_FILE}")):
         return "corrections"
+    below = [p.name for p in path.iterdir()] if path.is_dir() else []
+    if any(_ISIC.fullmatch(name) for name in below):
+        return "isic"
+    known = {*_PARTS, *(images for images, _ in _LAYOUTS)} & set(below)
+    if (below and not known) or any(path.glob("training/*/*_gt.*")):
+        return "beside"
     first = next((p for p in sorted((path / "imagesTr").glob("*")) if p.name.lower().endswith(_ENDINGS)), None)
     numbered = first is not None and _CHANNEL.fullmatch(stem(first)) and not (path / "labelsTr" / first.name).is_file()
     return "nnunet" if numbered and (path / "dataset.json").is_file() else "pairs"
@@ -92,6 +104,9 @@ def _nnunet(folder: Path) -> list[Case]:
 
 def _pairs(folder: Path) -> list[Case]:
     parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _PARTS] if folder.is_dir() else []
+    if (folder / _VALIDATION[0]).is_dir():
+        training = _cases_of(folder / "imagesTr", folder / "labelsTr", folder, TRAINING, "")
+        return training + _cases_of(*(folder / name for name in _VALIDATION), folder, HELD_OUT, "")
     if not parts:
         return _pairs_in(folder, folder, None)
     return [case for part in parts for case in _pairs_in(part, folder, _PARTS[part.name])]
@@ -104,12 +119,16 @@ def _pairs_in(folder: Path, root: Path, part: str | None) -> list[Case]:
             f"Expected images with their labels in {folder}, found none.",
             "Give a folder with imagesTr and labelsTr, images and labels, or images and masks.",
         )
-    images, labels = (folder / name for name in there[0])
+    return _cases_of(*(folder / name for name in there[0]), root, part, f"{folder.name}/" if part else "")
+
+
+def _cases_of(images: Path, labels: Path, root: Path, part: str | None, before: str) -> list[Case]:
+    """``before``: of the names, to tell parts apart."""
     cases = []
     for file in sorted(p for p in images.iterdir() if p.name.lower().endswith(_ENDINGS)):
         name = stem(file)
-        shown = f"{folder.name}/{name}" if part else name
-        cases.append(Case(shown, patient_of(root, name), (file,), _label_of(labels, name, file), part=part))
+        label = _label_of(labels, name, file)
+        cases.append(Case(before + name, patient_of(root, name), (file,), label, part=part))
     if not cases:
         raise UserError(f"Expected images in {images}, found none.", "Add images.")
     return cases
@@ -117,13 +136,47 @@ def _pairs_in(folder: Path, root: Path, part: str | None) -> list[Case]:
 
 def _label_of(folder: Path, name: str, file: Path) -> Path:
     """The labels of a case: with the image's own ending where there are such, else with another one."""
-    own = file.name[len(stem(file)) :]
-    found = next(
-        (folder / (name + ending) for ending in (own, *_ENDINGS) if (folder / (name + ending)).is_file()), None
-    )
+    names = [name, name.replace("img", "label"), *(name + suffix for suffix in _SUFFIXES)]  # img0001: Synapse
+    endings = (file.name[len(stem(file)) :], *_ENDINGS)
+    places = (folder / (called + ending) for called in names for ending in endings)
+    found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UserError(f"{file.name} has no labels in {folder}.", "Add them, or remove the image.")
     return found
+
+
+def _isic(folder: Path) -> list[Case]:
+    cases = []
+    for images in sorted(p for p in folder.iterdir() if p.is_dir() and _ISIC.fullmatch(p.name)):
+        word = _ISIC.fullmatch(images.name)[1].lower()
+        truths = [p for p in folder.iterdir() if p.is_dir() and "groundtruth" in p.name.lower()]
+        labels = next((p for p in sorted(truths) if word in p.name.lower()), None)
+        if labels is None:
+            raise UserError(f"{images} has no folder of masks beside it.", "Unpack its GroundTruth there.")
+        cases += _cases_of(images, labels, folder, _PARTS[word], f"{word}/")
+    return cases
+
+
+def _beside(folder: Path) -> list[Case]:
+    cases = []
+    for label in sorted(p for p in folder.rglob("*") if p.name.lower().endswith(_ENDINGS)):
+        suffix = next((s for s in _SUFFIXES if stem(label).endswith(s)), None)
+        place = label.relative_to(folder)
+        if suffix is None or any(part.lower().startswith("test") for part in place.parts[:-1]):
+            continue
+        name = stem(label)[: -len(suffix)]
+        image = next((f for e in _ENDINGS if (f := label.with_name(name + e)).is_file()), None)
+        if image is None:
+            raise UserError(f"{label} has no image {name} beside it.", "Add the image, or remove the labels.")
+        word = name.split("_")[0].lower()
+        part = HELD_OUT if word.startswith("test") else _PARTS.get(word)  # GlaS: train_1, testA_1
+        cases.append(Case(place.with_name(name).as_posix(), patient_of(folder, name), (image,), label, part=part))
+    if not cases:
+        raise UserError(
+            f"Expected images with their labels in {folder}, found none.",
+            "Give a folder with imagesTr and labelsTr, images and labels or masks, or labels beside their images.",
+        )
+    return cases
 
 
 def _table(path: Path) -> list[Case]:
@@ -176,5 +229,7 @@ KINDS: dict[str, Callable[[Path], list[Case]]] = {
     "corrections": _corrections,
     "nnunet": _nnunet,
     "pairs": _pairs,
+    "beside": _beside,
+    "isic": _isic,
     "csv": _table,
 }
