@@ -45,6 +45,7 @@ def test_pictures_with_masks(pictures):
         *((f"train/{i}", TRAINING) for i in range(3)),
         ("validation/0", HELD_OUT),
     ]
+    assert len({c.patient for c in cases}) == 4  # the same number in two folders is not the same person
     assert [len(part) for part in split(cases, 0.2)] == [3, 1]
     assert read_image(cases[0]).array.shape == (3, 1, 24, 30)
     labels = read_case_labels(cases[0], {"Polyp": 1})
@@ -171,8 +172,8 @@ def test_public_layouts(tmp_path):
         *("ISIC-2017_Validation_Data/ISIC_2.jpg", "ISIC-2017_Validation_Part1_GroundTruth/ISIC_2_segmentation.png"),
     ]
     assert touched(tmp_path / "isic", *isic) == [
-        ("training/ISIC_1", "ISIC_1", TRAINING),
-        ("validation/ISIC_2", "ISIC_2", HELD_OUT),
+        ("training/ISIC_1", "training/ISIC_1", TRAINING),
+        ("validation/ISIC_2", "validation/ISIC_2", HELD_OUT),
     ]
     synapse = touched(tmp_path / "synapse", "imagesTr/img0001.nii.gz", "labelsTr/label0001.nii.gz")
     assert synapse == [("img0001", "img0001", None)]

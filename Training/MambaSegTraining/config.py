@@ -27,8 +27,8 @@ class TrainConfig:
     about: str = ""  # of this configuration: where its values come from
 
     # The data
-    data: str = ""  # folder in Medical Segmentation Decathlon layout
-    context: str = ""  # folder of the same layout whose cases only teach what is not a structure (label 255 = unknown)
+    data: str = ""  # folder or table with labelled cases, see sources
+    context: str = ""  # the same, whose cases only teach what is not a structure (label 255 = unknown)
     context_share: float = 0.0  # share of patches drawn from it
     validation_share: float = 0.2  # of the patients, frozen by a hash of the patient's name
     foreground_share: float = 0.5  # patches centred on a labelled voxel

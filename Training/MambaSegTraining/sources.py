@@ -128,7 +128,7 @@ def _cases_of(images: Path, labels: Path, root: Path, part: str | None, before: 
     for file in sorted(p for p in images.iterdir() if p.name.lower().endswith(_ENDINGS)):
         name = stem(file)
         label = _label_of(labels, name, file)
-        cases.append(Case(before + name, patient_of(root, name), (file,), label, part=part))
+        cases.append(Case(before + name, patient_of(root, name, before + name), (file,), label, part=part))
     if not cases:
         raise UserError(f"Expected images in {images}, found none.", "Add images.")
     return cases
@@ -215,14 +215,14 @@ def stem(file: Path) -> str:
     return file.name[: len(file.name) - len(ending)]
 
 
-def patient_of(folder: Path, name: str) -> str:
+def patient_of(folder: Path, name: str, otherwise: str = "") -> str:
     """From ``patients.json`` ({case: patient}) where there is one; from names such as ``patient007_frame01``; else the
-    case is a patient of its own."""
+    case is a patient of its own, called by its name or ``otherwise``."""
     table = folder / "patients.json"
     if table.is_file():
         return json.loads(table.read_text(encoding="utf-8"))[name]
     numbered = re.match(r"(patient[-_ ]?\d+)[-_. ]", name, re.IGNORECASE)
-    return numbered[1] if numbered else name
+    return numbered[1] if numbered else otherwise or name
 
 
 KINDS: dict[str, Callable[[Path], list[Case]]] = {
