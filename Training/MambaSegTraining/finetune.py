@@ -124,7 +124,7 @@ def read_task(request: dict, report, started: float) -> Task:
     return Task(
         parent,
         table,
-        gather(request, parent, seed),
+        gather(request, parent, table, seed),
         config_of(parent, table, method, seed),
         method,
         budget_s,
@@ -204,7 +204,7 @@ def training_budget(task: Task, parent) -> tuple[float, float]:
     if held_out:
         predictor = Predictor(parent, task.parent.labels, task.config.recipe, task.device)
         begun = time.monotonic()
-        predictor.label_map(predictor.read(held_out[0]), only_cancel(task.report))
+        predictor.label_map(predictor.read(held_out[0], task.values), only_cancel(task.report))
         gate_s = GATE_SLACK * 2 * len(held_out) * (time.monotonic() - begun)
     least = LEAST_SHARE * task.budget_s
     left = max(task.budget_s - task.spent_s - gate_s, least)

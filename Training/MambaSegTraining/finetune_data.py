@@ -34,19 +34,22 @@ class Gathered:
     replay: list[Case]
 
 
-def gather(request: dict, parent: ModelBundle, seed: int) -> Gathered:
+def gather(request: dict, parent: ModelBundle, table: Table, seed: int) -> Gathered:
     """Open the sources of a request.
 
     Args:
         request: "corrections" (folder of the store) or "data" (list of sources); "replay" (list of sources).
         parent: whose own training cases are replayed; cases it was trained on are never held out.
+        table: whose values the labels have, where a source does not name them itself.
         seed: of the choice among many cases to replay.
 
     Raises:
         UserError: no source, or no case in it.
     """
     sources = [request["corrections"]] if request.get("corrections") else list(request.get("data") or [])
+    named = tuple((label["value"], label["name"]) for label in table.labels)
     cases = [case for source in sources for case in open_source(source)]
+    cases = [case if case.structures else replace(case, structures=named) for case in cases]
     if not cases:
         raise UserError("There are no cases to learn from.", "Add corrected cases, or name a folder of labelled ones.")
     seen = set(parent.data["provenance"]["cases"])
