@@ -19,7 +19,7 @@ from ..blocks.conv import pad_end
 from ..blocks.mixers import Mamba
 from ..blocks.vss import VSSBlock
 from ..ops.backends import autocast_off
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .weights import fit_image_channels, load_strictly
 
 SCALES = 4
@@ -302,20 +302,15 @@ VARIANTS = {
         (),
     ),
 }
-for _name, (_hyper, _parameters, _figures) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=AttentionMamba,
-            dims=2,
-            hyper=_hyper,
-            divisor=(1, 1),
-            parameters=_parameters,
-            paper="Zhang et al.: Attention-Mamba: A Mamba-Enhanced Multi-Scale Parallel Inference Network for Medical "
-            "Image Segmentation, arXiv 2402.02286v4, 2025",
-            url="https://github.com/Yanhua-Zhang/Attention-Mamba",
-            licence="code: ours, Apache-2.0; the authors' code and weights state no licence and are not shipped",
-            figures=_figures,
-            rename_upstream_keys=rename_upstream_keys,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=AttentionMamba,
+    dims=2,
+    divisor=(1, 1),
+    paper="Zhang et al.: Attention-Mamba: A Mamba-Enhanced Multi-Scale Parallel Inference Network for Medical "
+    "Image Segmentation, arXiv 2402.02286v4, 2025",
+    url="https://github.com/Yanhua-Zhang/Attention-Mamba",
+    licence="code: ours, Apache-2.0; the authors' code and weights state no licence and are not shipped",
+    rename_upstream_keys=rename_upstream_keys,
+)

@@ -19,7 +19,7 @@ from ..blocks.conv import pad_to_multiple
 from ..blocks.vss import VSSBlock
 from ..ops.deform_conv import deform_conv2d
 from . import pvt_v2, swin
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .weights import fit_image_channels, load_strictly
 
 STRIDE = 32  # of the coarsest feature
@@ -326,18 +326,13 @@ VARIANTS = {
     ),
     "deco_mamba_test": (TOY, (1, 3, 37_268), ()),
 }
-for _name, (_hyper, _parameters, _figures) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=DecoMamba,
-            dims=2,
-            hyper=_hyper,
-            divisor=(STRIDE, STRIDE),
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://arxiv.org/abs/2603.12547",
-            licence=LICENCE,
-            figures=_figures,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=DecoMamba,
+    dims=2,
+    divisor=(STRIDE, STRIDE),
+    paper=PAPER,
+    url="https://arxiv.org/abs/2603.12547",
+    licence=LICENCE,
+)

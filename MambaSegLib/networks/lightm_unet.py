@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.conv import CONV
 from ..blocks.mixers import Mamba
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 LINEAR_MODE = {2: "bilinear", 3: "trilinear"}
@@ -115,23 +115,16 @@ PAPER = "Liao et al.: LightM-UNet: Mamba Assists in Lightweight UNet for Medical
 LITS = Figure("LiTS", "mDice %", 84.6, "own table, approximate")
 LUNG = Figure("Montgomery and Shenzhen chest X-ray", "DSC %", 96.17, "own table")
 VARIANTS = {
-    # name: (hyper, (in, out, parameters), figures)
-    "lightm_unet": ({}, (1, 3, 5_015_766), (LITS,)),
-    "lightm_unet_2d": ({"dims": 2}, (1, 2, 5_011_683), (LUNG,)),
-    "lightm_unet_test": ({"width": 8, "depths": (1, 1), "states": 2}, (1, 3, 7_484), ()),
+    # name: (hyper, divisor, (in, out, parameters), figures)
+    "lightm_unet": ({}, (8, 8, 8), (1, 3, 5_015_766), (LITS,)),
+    "lightm_unet_2d": ({"dims": 2}, (8, 8), (1, 2, 5_011_683), (LUNG,)),
+    "lightm_unet_test": ({"width": 8, "depths": (1, 1), "states": 2}, (2, 2, 2), (1, 3, 7_484), ()),
 }
-for _name, (_hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=LightMUNet,
-            dims=_hyper.get("dims", 3),
-            hyper=_hyper,
-            divisor=(2 ** (len(_hyper.get("depths", (1, 2, 2, 4))) - 1),) * _hyper.get("dims", 3),
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/MrBlankness/LightM-UNet",
-            licence="code: Apache-2.0; no published weights",
-            figures=_values,
-        )
-    )
+register_variants(
+    "hyper divisor parameters figures",
+    VARIANTS,
+    build=LightMUNet,
+    paper=PAPER,
+    url="https://github.com/MrBlankness/LightM-UNet",
+    licence="code: Apache-2.0; no published weights",
+)

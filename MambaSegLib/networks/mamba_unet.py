@@ -8,7 +8,7 @@ from torch import Tensor, cat, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.vss import PatchEmbed, PatchExpand, PatchMerging, VSSStage, drop_path_rates
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .vmamba_weights import start_from_vmamba, to_first_names
 from .weights import fit_image_channels
 
@@ -84,19 +84,13 @@ VARIANTS = {
     "mamba_unet_s": ({"depths": (2, 2, 9, 2)}, (3, 4, 35_862_528), ()),
     "mamba_unet_test": ({"width": 8, "depths": (1, 1, 1, 1), "states": 2}, (1, 3, 89_880), ()),
 }
-for _name, (_hyper, _parameters, _figures) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=MambaUNet,
-            dims=2,
-            hyper=_hyper,
-            divisor=MambaUNet.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/ziyangwang007/Mamba-UNet",
-            licence="code: Apache-2.0; weights: mirrored without a licence of their own",
-            figures=_figures,
-            rename_upstream_keys=rename_upstream_keys,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=MambaUNet,
+    dims=2,
+    paper=PAPER,
+    url="https://github.com/ziyangwang007/Mamba-UNet",
+    licence="code: Apache-2.0; weights: mirrored without a licence of their own",
+    rename_upstream_keys=rename_upstream_keys,
+)

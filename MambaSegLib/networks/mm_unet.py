@@ -12,7 +12,7 @@ from torch import Tensor, cat, nn
 
 from ..blocks.conv import TRANSPOSED_CONV, as_tuple, conv, crop_end, instance_norm, pad_to_multiple
 from ..blocks.mamba import MetaSSM
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 MODES = ("hybrid_inside", "hybrid_outside", "hybrid_parallel", "cnn", "ssm")
 
@@ -197,18 +197,11 @@ VARIANTS = {
         (),
     ),
 }
-for _name, (_hyper, _divisor, _parameters, _figures) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=MMUNet,
-            dims=_hyper.get("dims", 3),
-            hyper=_hyper,
-            divisor=_divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://arxiv.org/abs/2503.17540",
-            licence=LICENCE,
-            figures=_figures,
-        )
-    )
+register_variants(
+    "hyper divisor parameters figures",
+    VARIANTS,
+    build=MMUNet,
+    paper=PAPER,
+    url="https://arxiv.org/abs/2503.17540",
+    licence=LICENCE,
+)

@@ -14,7 +14,7 @@ from ..blocks.any_size import AnySizeNetwork
 from ..blocks.conv import pad_to_multiple
 from ..blocks.mixers import Mamba
 from ..blocks.unet import merge_copies
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 MIRRORED = ((), (1,), (2,), (1, 2))  # of tokens (B, L, C): as they are, from the end, channels from the last, both
 
@@ -175,19 +175,13 @@ VARIANTS = {
     "nnmamba": ({}, (1, 16, 15_959_598), FIGURES),
     "nnmamba_test": ({"width": 4, "blocks": 2, "states": 2}, (1, 3, 178_716), ()),
 }
-for _name, (_hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=NNMamba,
-            dims=3,
-            hyper=_hyper,
-            divisor=NNMamba.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/lhaof/nnMamba",
-            licence="code: ours, Apache-2.0 (the authors' has no licence); their weights have none either",
-            figures=_values,
-            rename_upstream_keys=rename_upstream_keys,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=NNMamba,
+    dims=3,
+    paper=PAPER,
+    url="https://github.com/lhaof/nnMamba",
+    licence="code: ours, Apache-2.0 (the authors' has no licence); their weights have none either",
+    rename_upstream_keys=rename_upstream_keys,
+)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..blocks.conv import as_tuple
 from ..blocks.unet import Decoder, Encoder, UNet, drop_aliases
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 
 class PlainUNet(UNet):
@@ -84,19 +84,10 @@ VARIANTS = {
     "resenc_unet": (RESIDUAL, (32, 32, 32), (4, 4, 102_353_972), RESENC, RESENC_M),
     "resenc_unet_test": ({**TOY, "residual": True}, (4, 4, 4), (1, 3, 12_378), RESENC, ()),
 }
-for _name, (_hyper, _divisor, _parameters, _paper, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=PlainUNet,
-            dims=_hyper.get("dims", 3),
-            hyper=_hyper,
-            divisor=_divisor,
-            parameters=_parameters,
-            paper=_paper[0],
-            url=_paper[1],
-            licence=LICENCE,
-            figures=_values,
-            rename_upstream_keys=drop_aliases,
-        )
-    )
+register_variants(
+    "hyper divisor parameters reference figures",
+    VARIANTS,
+    build=PlainUNet,
+    licence=LICENCE,
+    rename_upstream_keys=drop_aliases,
+)

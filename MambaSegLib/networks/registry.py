@@ -64,6 +64,24 @@ def register(entry: NetworkSpec) -> None:
     _SPECS[entry.name] = entry
 
 
+def register_variants(columns: str, table: dict[str, tuple], **common) -> None:
+    """Add the variants of a family.
+
+    Args:
+        columns: fields of ``NetworkSpec`` in the order of the table's tuples; ``reference`` is a pair (paper, url).
+        table: variant -> its values.
+        **common: fields that all share. ``dims`` defaults to the hyper-parameter of that name, else 3, and ``divisor``
+            to the class's.
+    """
+    for name, row in table.items():
+        fields = common | dict(zip(columns.split(), row, strict=True))
+        if "reference" in fields:
+            fields["paper"], fields["url"] = fields.pop("reference")
+        fields = {"dims": fields["hyper"].get("dims", 3)} | fields
+        fields = {"divisor": fields["build"].divisor} | fields if "divisor" not in fields else fields
+        register(NetworkSpec(name=name, **fields))
+
+
 def names() -> list[str]:
     """Names of all variants, sorted."""
     return sorted(_SPECS)

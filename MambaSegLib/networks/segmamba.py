@@ -14,7 +14,7 @@ from ..blocks.any_size import AnySizeNetwork
 from ..blocks.conv import pad_up
 from ..blocks.mixers import V3, Mamba
 from ..blocks.residual import EncoderBlock, OutBlock, UpBlock
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 SLICES = (64, 32, 16, 8)  # of the inter-slice scan per stage, whatever the size of the image
 
@@ -154,18 +154,13 @@ VARIANTS = {
         (),
     ),
 }
-for _name, (_hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=SegMamba,
-            dims=3,
-            hyper=_hyper,
-            divisor=(32, 32, 32),
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/ge-xing/SegMamba",
-            licence="code: ours, Apache-2.0 (the authors' has no licence); no published weights",
-            figures=_values,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=SegMamba,
+    dims=3,
+    divisor=(32, 32, 32),
+    paper=PAPER,
+    url="https://github.com/ge-xing/SegMamba",
+    licence="code: ours, Apache-2.0 (the authors' has no licence); no published weights",
+)

@@ -11,7 +11,7 @@ from torch import Tensor, cat, nn
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.residual import EncoderBlock, OutBlock, UpBlock
 from ..blocks.vss import PatchEmbed, PatchExpand, PatchMerging, VSSStage, drop_path_rates
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .vmamba_weights import start_from_vmamba, to_first_names
 from .weights import fit_image_channels
 
@@ -167,18 +167,11 @@ VARIANTS = {
     "swin_umamba_test": (SwinUMamba, TOY, (1, 3, 322_816), ()),
     "swin_umamba_d_test": (SwinUMambaD, TOY, (1, 3, 104_172), ()),
 }
-for _name, (_build, _hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=_build,
-            dims=2,
-            hyper=_hyper,
-            divisor=_build.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/JiarunLiu/Swin-UMamba",
-            licence="code: Apache-2.0; weights: on the authors' drive, without a licence of their own",
-            figures=_values,
-        )
-    )
+register_variants(
+    "build hyper parameters figures",
+    VARIANTS,
+    dims=2,
+    paper=PAPER,
+    url="https://github.com/JiarunLiu/Swin-UMamba",
+    licence="code: Apache-2.0; weights: on the authors' drive, without a licence of their own",
+)

@@ -10,7 +10,7 @@ from torch import Tensor, cat, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.mixers import Mamba
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 CHUNKS = 4
 
@@ -129,18 +129,12 @@ VARIANTS = {
     "ultralight_vm_unet": ({}, (3, 1, 49_457), (ISIC,)),
     "ultralight_vm_unet_test": ({"widths": (4, 4, 4, 8, 8, 8), "states": 2}, (1, 3, 2_587), ()),
 }
-for _name, (_hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=UltraLightVMUNet,
-            dims=2,
-            hyper=_hyper,
-            divisor=UltraLightVMUNet.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/wurenkai/UltraLight-VM-UNet",
-            licence="code: MIT; weights: on the authors' drive, without a licence of their own",
-            figures=_values,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=UltraLightVMUNet,
+    dims=2,
+    paper=PAPER,
+    url="https://github.com/wurenkai/UltraLight-VM-UNet",
+    licence="code: MIT; weights: on the authors' drive, without a licence of their own",
+)

@@ -14,7 +14,7 @@ from torch import Tensor, cat, nn
 from ..blocks.conv import CONV, as_tuple, conv, instance_norm, pad_up
 from ..blocks.mixers import Mamba2, MambaLayer
 from ..blocks.unet import ConvNormAct, Decoder, Encoder, UNet, drop_aliases
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 
 
 class DownBlock(nn.Module):
@@ -336,19 +336,8 @@ VARIANTS = {
         (),
     ),
 }
-for _name, (_build, _hyper, _divisor, _parameters, _paper, _licence, _figures_) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=_build,
-            dims=_hyper.get("dims", 3),
-            hyper=_hyper,
-            divisor=_divisor,
-            parameters=_parameters,
-            paper=_paper[0],
-            url=_paper[1],
-            licence=_licence,
-            figures=_figures_,
-            rename_upstream_keys=drop_aliases,
-        )
-    )
+register_variants(
+    "build hyper divisor parameters reference licence figures",
+    VARIANTS,
+    rename_upstream_keys=drop_aliases,
+)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.vss import PatchEmbed, PatchExpand, PatchMerging, VSSStage, drop_path_rates
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .vmamba_weights import start_from_vmamba, to_first_names
 from .weights import fit_image_channels
 
@@ -88,19 +88,13 @@ VARIANTS = {
         (),
     ),
 }
-for _name, (_hyper, _parameters, _figures) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=VMUNet,
-            dims=2,
-            hyper=_hyper,
-            divisor=VMUNet.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/JCruan519/VM-UNet",
-            licence="code: Apache-2.0; weights: published without a licence of their own",
-            figures=_figures,
-            rename_upstream_keys=rename_upstream_keys,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=VMUNet,
+    dims=2,
+    paper=PAPER,
+    url="https://github.com/JCruan519/VM-UNet",
+    licence="code: Apache-2.0; weights: published without a licence of their own",
+    rename_upstream_keys=rename_upstream_keys,
+)

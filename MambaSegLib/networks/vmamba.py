@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..blocks.any_size import AnySizeNetwork
 from ..blocks.vss import PatchMerging, VMambaBlock, drop_path_rates
-from .registry import Figure, NetworkSpec, register
+from .registry import Figure, register_variants
 from .weights import fit_image_channels, load_strictly
 
 GENERATIONS = {
@@ -175,18 +175,12 @@ VARIANTS = {
     "vmamba_t_s2l5": ({"generation": "s2l5", "depths": (2, 2, 5, 2)}, (3, 9, 30_272_009), _top1(82.5)),
     "vmamba_test": ({"width": 8, "depths": (1, 1, 1, 1), "pyramid_width": 8}, (1, 3, 88_699), ()),
 }
-for _name, (_hyper, _parameters, _values) in VARIANTS.items():
-    register(
-        NetworkSpec(
-            name=_name,
-            build=VMambaSegmenter,
-            dims=2,
-            hyper=_hyper,
-            divisor=VMambaSegmenter.divisor,
-            parameters=_parameters,
-            paper=PAPER,
-            url="https://github.com/MzeroMiko/VMamba",
-            licence="code and ImageNet weights of the backbone: MIT",
-            figures=_values,
-        )
-    )
+register_variants(
+    "hyper parameters figures",
+    VARIANTS,
+    build=VMambaSegmenter,
+    dims=2,
+    paper=PAPER,
+    url="https://github.com/MzeroMiko/VMamba",
+    licence="code and ImageNet weights of the backbone: MIT",
+)

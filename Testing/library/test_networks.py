@@ -1,10 +1,12 @@
 """One test family over everything that is registered: a new network is tested the moment it registers."""
 
+import inspect
 import time
 
 import pytest
 import torch
 
+from MambaSegLib import networks
 from MambaSegLib.errors import UserError
 from MambaSegLib.networks import create, names, spec
 
@@ -82,3 +84,20 @@ def test_toy_is_quick(name):
 def test_unknown_names_are_answered_with_similar_ones():
     with pytest.raises(UserError, match="Did you mean mm_unet"):
         create("mm_unett", 1, 2)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_twins_without_mamba_are_those_that_the_docstring_lists(name):
+    """They have fewer parameters and still give logits; the others do not know the argument."""
+    titles = {"deco": "Deco-Mamba", "attention": "Attention-Mamba", "mm": "MM-UNet", "umamba": "U-Mamba"}
+    titles |= {"umamba2": "U-Mamba2", "segmamba": "SegMamba", "nnmamba": "nnMamba"}
+    listed = networks.__doc__.split("The others")[0]
+    if "mamba" not in inspect.signature(spec(name).build).parameters:
+        assert name.split("_")[0] not in titles
+        return
+    assert titles[name.split("_")[0]] in listed
+    twin = create(name, 1, 3, mamba=False).eval()
+    assert sum(p.numel() for p in twin.parameters()) < spec(name).parameters[2]
+    assert not [key for key, _ in twin.named_parameters() if "A_log" in key]
+    with torch.no_grad():
+        assert torch.isfinite(twin(image(spec(name), (32, 32, 32)))).all()
