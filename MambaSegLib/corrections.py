@@ -98,15 +98,13 @@ def add(
     """
     channels = [image if isinstance(image, Volume) else read_volume(image) for image in images]
     drawn = labels if isinstance(labels, Volume) else read_labels(labels)
-    patient = patient_hash(patient_key)
     check_case(channels, drawn, structures, annotated)
     if not annotator.strip():
         raise UserError("The annotator's name was expected, but none came.", "Say who drew the labels.")
     folder = Path(folder).expanduser()
     data = {
-        "schema_version": SCHEMA_VERSION,
         "title": title.strip() or channels[0].name or "Untitled",
-        "patient": patient,
+        "patient": patient_hash(patient_key),
         "annotator": annotator.strip(),
         "model": model,
         "structures": label_table.to_json(structures),
@@ -114,15 +112,11 @@ def add(
         "image_sha256": image_hash(channels),
     }
     there = _all(folder)
-    data |= {"part": _part(patient, there), **_next_version(data, there)}
+    data |= {"part": _part(data["patient"], there), **_next_version(data, there)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        case = _written(folder, data, channels, drawn)
-        _supersede(folder, case)
+        return _stored(folder, {"schema_version": SCHEMA_VERSION, **data}, channels, drawn)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return case
 
 
 def run(request: dict, report: Report, warm: dict | None = None) -> dict:
@@ -199,6 +193,14 @@ def _next_version(data: dict, there: list[CorrectedCase]) -> dict:
     now = datetime.now(timezone.utc)
     name = f"{now:%Y%m%d-%H%M%S}-{data['image_sha256'][:8]}"
     return {"version": max(earlier, default=0) + 1, "date": now.isoformat(), "id": name}
+
+
+def _stored(folder: Path, data: dict, channels: list[Volume], labels: Volume) -> CorrectedCase:
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    case = _written(folder, data, channels, labels)
+    _supersede(folder, case)
+    return case
 
 
 def _written(folder: Path, data: dict, channels: list[Volume], labels: Volume) -> CorrectedCase:
