@@ -41,10 +41,6 @@ class DeviceChoice:
             self._isAsked = True
             Job(self._worker, "devices", {}, Listener(onFinished=self._onFinished, onFailed=self._onFailed))
 
-    def askAgain(self) -> None:
-        """After an installation."""
-        self._isAsked = False
-
     def _onFailed(self, problem) -> None:
         self._isAsked = False  # torch is missing, perhaps: it may come
 

@@ -28,8 +28,12 @@ class Models:
         return catalogue.search(text, modelFolders())
 
     def find(self, idOrFolder: str) -> ModelBundle:
-        """Raises UserError when unknown, broken or ambiguous."""
-        return catalogue.find(idOrFolder, modelFolders())
+        """Raises UserError when unknown, broken or ambiguous.
+
+        The weights of a model in the list are not verified here, in the GUI thread: the job does it.
+        """
+        offered = [e.bundle for e in self.entries() if e.bundle and idOrFolder in (e.id, str(e.folder))]
+        return offered[0] if len(offered) == 1 else catalogue.find(idOrFolder, modelFolders())
 
     @property
     def last(self) -> str:

@@ -101,7 +101,6 @@ class Panel(VTKObservationMixin):
         area = qt.QScrollArea()  # the run area below it stays in sight, however long the page is
         area.setWidgetResizable(True)
         area.setFrameShape(qt.QFrame.NoFrame)
-        area.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         area.setWidget(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.pages[pageClass.__name__] = pageClass(slicer.util.childWidgetVariables(widget), self.state, self.services)

@@ -154,7 +154,9 @@ def test_everything_is_explained_and_reachable_by_keyboard(user, host_applicatio
     from PySide6 import QtCore, QtWidgets
 
     names = "volumeSelector roiSelector fitRoiButton modelSearch modelList modelCard deviceSelector segmentButton "
-    names += "cancelButton installButton copyDetailsButton dismissButton resultTable showSurfaceCheckBox logText"
+    names += "cancelButton installButton copyDetailsButton dismissButton resultTable showSurfaceCheckBox logText "
+    names += "sampleButton allFramesCheckBox allStructuresButton noStructuresButton structureList smoothingSpinBox "
+    names += "largestComponentCheckBox otherVolumesSelector queueTable cancelTaskButton cancelAllButton"
     for name in names.split():
         widget = getattr(user.ui, name)
         assert widget.toolTip, f"{name} has no tooltip"
