@@ -43,3 +43,12 @@ def worst(ours, truth):
         for a, b in zip(ours, truth, strict=True)
     ]
     return torch.stack(errors).max().item()
+
+
+def constant_steps(length, channels, states, delta, function, dtype):
+    """[y, gradients] of a scan without softplus whose steps are all equal; the decays are 1, 2, 3 ... per unit."""
+    tensors = operands(1, length, 1, channels, states)
+    tensors[1], tensors[7] = torch.full_like(tensors[1], delta), torch.zeros(channels, dtype=torch.float64)
+    tensors[2] = -torch.arange(1, states + 1, dtype=torch.float64).repeat(channels, 1)
+    tensors = [t.float().double() for t in tensors]  # what float32 is given
+    return everything(lambda *x: function(*x, False), tensors, dtype)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scan_cases import everything, operands, worst
+from scan_cases import constant_steps, everything, operands, worst
 
 from MambaSegLib.ops import llvm_engine, llvm_scan
 from MambaSegLib.ops.selective_scan import reference
@@ -179,6 +179,14 @@ def test_two_million_steps():
     y = llvm_scan.scan(*inputs)
     ours = [y.detach(), *torch.autograd.grad(y, inputs, gy.view(1, -1, 1))]
     assert worst([t.flatten() for t in ours], truth) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_million_tiny_steps():
+    """Sums over all steps, dA and dbias, too; eight channels, so that not all of them cancel a thousandfold."""
+    arguments = 2_097_152, 8, 1, 1e-4
+    truth = constant_steps(*arguments, llvm_scan.scan, torch.float64)  # proved by the tests above
+    assert worst(constant_steps(*arguments, llvm_scan.scan, torch.float32), truth) < 1e-5
 
 
 def test_strided_operands_are_read_in_place():

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from scan_cases import everything, operands, worst
+from scan_cases import constant_steps, everything, operands, worst
 
 from MambaSegLib.ops import torch_scan
 from MambaSegLib.ops.selective_scan import reference
@@ -35,14 +35,6 @@ def test_blocks_of_any_length(monkeypatch, block):
     tensors = operands(2, 29, 2, 3, 2)
     truth = everything(lambda *x: reference(*x, True), tensors, torch.float64)
     assert worst(everything(lambda *x: torch_scan.scan(*x, True), tensors, torch.float64), truth) < 1e-12
-
-
-def constant_steps(length, channels, states, delta, function, dtype):
-    tensors = operands(1, length, 1, channels, states)
-    tensors[1], tensors[7] = torch.full_like(tensors[1], delta), torch.zeros(channels, dtype=torch.float64)
-    tensors[2] = -torch.arange(1, states + 1, dtype=torch.float64).repeat(channels, 1)
-    tensors = [t.float().double() for t in tensors]  # what float32 is given
-    return everything(lambda *x: function(*x, False), tensors, dtype)
 
 
 @pytest.mark.parametrize("elements", [1, 1 << 12], ids=["single_steps", "joined_steps"])
