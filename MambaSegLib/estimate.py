@@ -31,10 +31,10 @@ from .volume import Volume
 
 # Multiply-accumulates per second and processor core, and of a GPU: what the hippocampus model reached on two cores of a
 # server and the order of magnitude of a GPU of the middle class. A guess until there is a measurement.
-_MACS_PER_S_AND_CORE, _MACS_PER_S_GPU = 1.5e10, 1.5e12
+_MACS_PER_S_AND_CORE, _MACS_PER_S_GPU = 2e10, 1.5e12
 _START_S = 3.0  # torch, the model and the kernels; once per worker
-_PROCESS_MB = 350.0  # Python with torch, before any image
-_ACTIVATION_BYTES_PER_MAC = 0.012  # of a pass: what the convolutional networks of this library need at their peak
+_PROCESS_MB = 500.0  # Python with torch, the model and the kernels, before any image (measured)
+_ACTIVATION_BYTES_PER_MAC = 0.02  # of a pass at its peak: of the hippocampus model, measured
 
 
 def run(request: dict, report: Report, warm: dict | None = None) -> dict:

@@ -93,12 +93,11 @@ class _Hooks:
 
 def _at_size(heads: list[Tensor], size) -> list[Tensor]:
     """The finest heads' inputs as (1, M, *size) on the CPU, at most `_MOST` channels together; [] without heads."""
-    heads = [x.unsqueeze(2) if x.dim() == 4 else x for x in heads]
-    finest = max((x[0, 0].numel() for x in heads), default=0)
-    heads = [x.float() for x in heads if x[0, 0].numel() == finest]
+    heads = [x.unsqueeze(2) if x.dim() == 4 else x for x in heads if len(x) == 1]  # U-Mamba Enc cuts windows
     if not heads:
         return []
-    joined = torch.cat(heads, dim=1)
+    finest = max(reversed(heads), key=lambda x: x[0, 0].numel()).shape[2:]  # the last of equals: heads stand at the end
+    joined = torch.cat([x.float() for x in heads if x.shape[2:] == finest], dim=1)
     if joined.shape[1] > _MOST:
         generator = torch.Generator().manual_seed(0)
         turned = torch.linalg.qr(torch.randn(joined.shape[1], _MOST, generator=generator))[0]

@@ -4,8 +4,8 @@
 
 Spearman correlation between a structure's score and its true Dice, over cases the model never saw: as they are, and
 together with the same cases at another contrast (gamma 2.5) and with noise, where the model errs more. -1 is perfect.
-Protocol: every second case is for choosing between the definitions below, and the others, which had no say, for the
-figures. Prints a table and writes ``Testing/benchmarks/results/review_score.json``.
+Protocol: every second case is for choosing between the definitions below, by all looks; the others, which had no say,
+are for the figures. Prints a table and writes ``Testing/benchmarks/results/review_score.json``.
 """
 
 import argparse

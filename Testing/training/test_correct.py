@@ -12,11 +12,12 @@ from MambaSegLib.cli import main
 from MambaSegLib.correct import Edits, correct, run
 from MambaSegLib.edit_learning import learn
 from MambaSegLib.errors import Cancelled, UserError
-from MambaSegLib.features import extract
+from MambaSegLib.features import Features, extract
 from MambaSegLib.image import read_labels, read_volume
-from MambaSegLib.inference import predict
+from MambaSegLib.inference import SliceWise, predict
 from MambaSegLib.job import Report
 from MambaSegLib.metrics import dice
+from MambaSegLib.networks import create, spec
 from MambaSegLib.preprocessing import prepare
 from MambaSegLib.segment import run as segment
 from MambaSegLib.volume import Volume
@@ -86,6 +87,18 @@ def test_features_are_the_inputs_of_the_head_and_probabilities_those_of_the_pred
     assert np.corrcoef(weights[:4] @ flat, brightness)[0, 1] > 0.999  # whitened, but all there
 
 
+@pytest.mark.parametrize("name", ["attention_mamba_test", "deco_mamba_test", "vm_unet_test"])
+def test_features_are_found_in_networks_of_other_kinds(name):
+    """Several heads, and coarse ones."""
+    flat = spec(name).dims == 2
+    network = create(name, 1, 3).eval().requires_grad_(False)
+    recipe = {**RECIPE, "patch": [37, 45] if flat else [16, 21, 24], "spacing_mm": [None] * 3}
+    image = np.random.default_rng(0).normal(size=(2, 45, 50) if flat else (17, 25, 30)).astype(np.float32)
+    features = extract(SliceWise(network) if flat else network, prepare(Volume(image), recipe), recipe, CPU, Report())
+    assert len(features.values) >= 2 and features.values.shape[1:] == image.shape
+    assert np.isfinite(features.values).all() and features.values.std() > 0.1
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_other_slices_get_better(phantom, looked_at, axis):
     volume, truth = phantom
@@ -95,6 +108,20 @@ def test_the_other_slices_get_better(phantom, looked_at, axis):
     others = ~edits.touched
     before, after = mean_dice(initial, truth, others), mean_dice(result, truth, others)
     assert strength > 0 and before < 0.9 and after > before + 0.03
+
+
+def test_without_features_place_and_probabilities_are_enough(phantom, looked_at):
+    """U-Mamba Enc cuts its input into windows of its own, so its head's input is no image."""
+    volume, truth = phantom
+    features, initial = looked_at
+    bare = Features(features.prepared, features.probabilities, features.values[:0])
+    edits = edits_of(initial, truth, [14])
+    result, _ = correct(bare, edits, LABELS, volume, Report())
+    others = ~edits.touched
+    assert mean_dice(result, truth, others) > mean_dice(initial, truth, others) + 0.03
+    network = create("umamba_enc_test", 1, 3).eval().requires_grad_(False)
+    found = extract(network, prepare(volume, RECIPE), RECIPE, CPU, Report())
+    assert found.values.shape == (0, *found.probabilities.shape[1:])
 
 
 def test_what_the_user_decided_and_what_is_locked_stays(phantom, looked_at):
