@@ -76,10 +76,7 @@ def fingerprint(cases: list[Case], names: dict[int, str], described: str, report
         known = (label > 0) & (label != UNKNOWN)
         if known.any():
             inside.append(np.stack([_drawn(channel[known], number) for channel in image.channels]))
-        counts = np.bincount(label.ravel(), minlength=256)
-        for value in names:
-            if counts[value]:
-                found[value] = [a + b for a, b in zip(found[value], (1, int(counts[value]), label.size), strict=True)]
+        _count(label, found)
     table = np.array(rows, float)
     return Fingerprint(
         cases=len(cases),
@@ -97,6 +94,14 @@ def fingerprint(cases: list[Case], names: dict[int, str], described: str, report
             for v, (n, voxels, size) in found.items()
         ],
     )
+
+
+def _count(label: np.ndarray, found: dict[int, list[int]]) -> None:
+    """Add one case to {value: [cases, voxels, voxels of those cases]}."""
+    voxels = np.bincount(label.ravel(), minlength=256)
+    for value, sums in found.items():
+        if voxels[value]:
+            sums[:] = sums[0] + 1, sums[1] + int(voxels[value]), sums[2] + label.size
 
 
 def _drawn(values: np.ndarray, seed: int) -> np.ndarray:
