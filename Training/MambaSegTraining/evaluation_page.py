@@ -36,7 +36,8 @@ svg .name { fill: var(--ink); font-size: 13px; } svg line { stroke: var(--line);
 svg circle { fill: var(--dot); fill-opacity: .45; } svg .mean { stroke: var(--ink); stroke-width: 2; }
 .worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1.75rem 1.5rem; }
 figure { margin: 0; } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2px; background: #000; }
-.pair > div { position: relative; display: flex; align-items: center; } .pair img { width: 100%; display: block; }
+.pair > div { position: relative; aspect-ratio: 1; }
+.pair img { width: 100%; height: 100%; object-fit: contain; display: block; }
 .pair span { position: absolute; left: 6px; top: 4px; font-size: .75rem; font-weight: 600; color: #fff;
   text-shadow: 0 0 3px #000, 0 0 3px #000; }
 figcaption { margin-top: .5rem; font-size: .85rem; color: var(--quiet); }
@@ -61,9 +62,9 @@ def page(result: dict, bundle: ModelBundle | None, request: dict, worst: list[Pi
         f"<h1>{escape(title)}</h1>",
         _facts(result, bundle, request),
         "<h2>Mean over cases</h2>" + _summary_table(result["values"], bundle),
-        _published(result),
         "<h2>Dice, case by case</h2>" + _strip(result["rows"]),
         _worst(worst),
+        _published(result),
         f"<h2>All cases</h2><details><summary>Show {len(result['cases'])} cases</summary>{_cases(result)}</details>",
         f'<h2>How it was measured</h2><p class="how">{_how(result)}</p>',
     ]
@@ -109,13 +110,14 @@ def _summary_table(values: list[dict], bundle: ModelBundle | None) -> str:
 def _published(result: dict) -> str:
     if not result["published"]:
         return ""
-    rows = [
-        f"<tr><td>{escape(row['structure'])}</td><td>{_heading(row['name'], row['unit'])}</td>"
-        f"<td>{_number(row['mean'], 4)}</td></tr>"
-        for row in result["published"]
-    ]
-    heading = f"<h2>As papers measure it: {escape(MODES[result['mode']].title)}</h2>"
-    return heading + _table("<th>Structure</th><th>Measure</th><th>Value</th>", rows)
+    names = list(dict.fromkeys((row["name"], row["unit"]) for row in result["published"]))
+    values = {(row["structure"], row["name"]): row["mean"] for row in result["published"]}
+    rows = []
+    for structure in dict.fromkeys(row["structure"] for row in result["published"]):
+        cells = "".join(f"<td>{_number(values[structure, name], 4)}</td>" for name, _ in names)
+        rows.append(f"<tr><td>{escape(structure)}</td>{cells}</tr>")
+    head = "<th>Structure</th>" + "".join(f"<th>{_heading(*name)}</th>" for name in names)
+    return f"<h2>As papers measure it: {escape(MODES[result['mode']].title)}</h2>" + _table(head, rows)
 
 
 def _table(head: str, rows: list[str]) -> str:
@@ -128,7 +130,7 @@ def _heading(name: str, unit: str) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "&ndash;" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "&ndash;" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "&minus;")
 
 
 def _strip(rows: list[dict]) -> str:
@@ -182,11 +184,12 @@ def _figure(picture: Picture) -> str:
         alt = f"{what} of {escape(picture.name)}"
         return f'<div><img src="data:image/png;base64,{text}" alt="{alt}"><span>{what}</span></div>'
 
-    scores = " &middot; ".join(f"{escape(row['structure'])} {_number(row['dice'], 2)}" for row in picture.rows)
-    where = f"{picture.where}: " if picture.where else ""
+    scores = "<br>".join(f"{escape(row['structure'])}: Dice {_number(row['dice'], 2)}" for row in picture.rows)
+    where = f" &middot; {picture.where}" if picture.where else ""
     return (
         f'<figure><div class="pair">{image(picture.truth_png, "Truth")}{image(picture.found_png, "Result")}</div>'
-        f"<figcaption><b>{escape(picture.name)}</b>{where}Dice {scores}</figcaption></figure>"
+        f"<figcaption><b>{escape(picture.name)}</b>Mean Dice {picture.score:.2f}{where}<br>{scores}</figcaption>"
+        "</figure>"
     )
 
 

@@ -16,7 +16,7 @@ from MambaSegLib.volume import Box, Volume
 from .evaluate import mean
 
 COUNT = 6
-_SIDE = 360  # pixels
+_SIDE = 200  # pixels; more would make the outlines too thin to see
 _MARGIN_MM = 12.0
 
 
