@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -144,9 +145,6 @@ def inference_config(bundle: ModelBundle) -> dict:
 
 def metadata(bundle: ModelBundle) -> dict:
     """``configs/metadata.json``."""
-    import monai
-    import numpy
-
     data = bundle.data
     channels = {str(i): item["name"] for i, item in enumerate(bundle.inputs)}
     patch = list(bundle.inference["patch"])
@@ -159,9 +157,9 @@ def metadata(bundle: ModelBundle) -> dict:
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
         "version": data["version"],
         "changelog": {data["version"]: f"exported by SlicerMambaSegmentation {__version__}"},
-        "monai_version": monai.__version__,
+        "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
-        "numpy_version": numpy.__version__,
+        "numpy_version": version("numpy"),
         "required_packages_version": {"scipy": "", "safetensors": ""},
         "name": data["title"],
         "task": "segmentation",

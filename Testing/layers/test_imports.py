@@ -98,7 +98,7 @@ def test_layers_of_the_library(path):
 @pytest.mark.parametrize("path", sources("MambaSegLib") + sources("Training"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_monai_stands_where_it_may(path):
     if "monai" in roots(imports(path)):
-        assert path.stem in {"inference", "patches", "augment", "losses", "evaluate"}
+        assert path.stem in {"inference", "patches", "augment", "losses", "evaluate", "monai_bridge"}
 
 
 @pytest.mark.parametrize("module", [m for m in sorted(TORCH_FREE) if (ROOT / "MambaSegLib" / f"{m}.py").is_file()])
