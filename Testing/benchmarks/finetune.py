@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "Training")]
 
 from MambaSegLib import catalogue  # noqa: E402
-from MambaSegLib.cli_train import budget_s as seconds  # noqa: E402
+from MambaSegLib.cli_train import budget as seconds  # noqa: E402
 from MambaSegLib.job import Report, to_json_value  # noqa: E402
 from MambaSegLib.terminal import table  # noqa: E402
 from MambaSegTraining import finetune  # noqa: E402

@@ -1,45 +1,48 @@
-"""The parent's opinion: where it counts, and that the annotation has the last word."""
+"""The springs: which weights hang on them, and that they pull back."""
 
+import pytest
 import torch
+from torch import nn
 
-from MambaSegTraining.anchor import divergence_from
-from MambaSegTraining.losses import UNKNOWN
-
-
-def opinion_of(*rows):
-    """(1, K, 1, N) probabilities, one row per voxel."""
-    return torch.tensor(rows).T[None, :, None]
+from MambaSegTraining.anchor import Anchored
 
 
-SURE = opinion_of([0.98, 0.01, 0.01], [0.01, 0.98, 0.01], [0.01, 0.01, 0.98])
+def no_loss(levels, labels, merged):
+    return torch.zeros(())
 
 
-def gradient(labels, merged=None, added=(), classes=3):
-    """Which of three voxels feel the anchor, for a child that knows nothing."""
-    logits = torch.zeros(1, classes, 1, 3, requires_grad=True)
-    opinion = torch.cat([SURE, torch.zeros(1, classes - 3, 1, 3)], 1)
-    divergence_from(opinion, logits, torch.tensor([[labels]]), merged, list(added)).backward()
-    return (logits.grad.abs().sum(1)[0, 0] > 1e-6).tolist()
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
 
 
-def test_agreeing_with_the_parent_costs_nothing():
-    assert divergence_from(SURE, SURE.log(), torch.full((1, 1, 3), UNKNOWN), None, []).abs() < 1e-6
+def test_the_tension_is_half_the_squared_distance():
+    net = network()
+    objective = Anchored(no_loss, net, weight=2.0)
+    assert objective.tension() == 0
+    net[0].weight.data += 0.5
+    net[1].bias.data -= 0.25
+    assert objective([], None, None, None).item() == pytest.approx(12 * 0.25 + 2 * 0.0625)
 
 
-def test_it_counts_where_nothing_is_known_or_the_annotation_agrees():
-    assert gradient([UNKNOWN, UNKNOWN, UNKNOWN]) == [True, True, True]
-    assert gradient([0, 1, 2]) == [True, True, True]
-    assert gradient([1, 1, 0]) == [False, True, False]
+def test_free_and_frozen_weights_hang_on_no_spring():
+    net = network()
+    net[0].bias.requires_grad_(False)
+    objective = Anchored(no_loss, net, free=["1.weight"])
+    net[1].weight.data += 9.0
+    net[0].bias.data += 9.0
+    assert objective.tension() == 0 and len(objective.springs) == 2
 
 
-def test_background_of_a_partial_annotation_contradicts_only_what_was_looked_for():
-    only_first = torch.tensor([[True, False, True]])  # class 1 was annotated, class 2 was not
-    assert gradient([0, 0, 0], only_first) == [True, False, True]
-
-
-def test_an_added_structure_is_background_to_the_parent():
-    assert gradient([3, 0, 3], added=[3], classes=4) == [True, False, False]
-    logits = torch.tensor([0.0, -20, -20, 3.0])[None, :, None, None].expand(1, 4, 1, 3)
-    opinion = opinion_of(*[[1.0, 0.0, 0.0, 0.0]] * 3)
-    labels = torch.full((1, 1, 3), 3)
-    assert divergence_from(opinion, logits, labels, None, [3]) < 1e-6  # new structure plus background is background
+def test_weights_that_the_loss_does_not_need_come_back():
+    """As those of a structure that nobody annotated: only the spring has a say."""
+    net = network()
+    start = net[0].weight.detach().clone()
+    objective = Anchored(no_loss, net)
+    net[0].weight.data += 0.5
+    optimizer = torch.optim.SGD(net.parameters(), 0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        objective([], None, None, None).backward()
+        optimizer.step()
+    assert torch.allclose(net[0].weight, start, atol=1e-4)

@@ -1,70 +1,46 @@
-"""What keeps a network that learns from a few cases from forgetting the rest: its parent's opinion.
+"""What keeps a network that learns from a few cases from forgetting the rest: a spring on every weight.
 
-Where the annotation does not say otherwise, the probabilities of the child shall be those of the parent (learning
-without forgetting, Li and Hoiem 2016, arXiv 1606.09282, voxel by voxel). Added structures count as background in that
-comparison, because that is what the parent calls them (Cermelli et al. 2020, arXiv 2002.00718).
+The loss plus ``WEIGHT / 2`` times the squared distance of the learning weights from the parent's (L2-SP: Li,
+Grandvalet, Davoine 2018, arXiv 1802.01483). New or changed output channels hang on no spring: they have to learn.
+
+Chosen by measurement against the parent's probabilities as a second target (learning without forgetting, Li and Hoiem
+2016), hippocampus model, five cases, 25 to 30 steps of batch 2, patches of 24 x 40 x 24, rate 1e-3, mean Dice of
+anterior / posterior part on unseen cases:
+
+    only the anterior part annotated            parent 0.891 / 0.878 (5 unseen cases)
+        no anchor                               0.553 / 0.728
+        parent's probabilities                  0.681 / 0.814
+        this                                    0.831 / 0.861
+    all annotated, inverted contrast and blur   parent 0.904 / 0.889 on the old contrast, 0 / 0 on the new one (4 cases)
+        parent's probabilities                  0.094 / 0.422 on the old contrast, 0.430 / 0.584 on the new one
+        this                                    0.658 / 0.569 on the old contrast, 0.354 / 0.546 on the new one
 """
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterable
 
-from .losses import UNKNOWN
-from .structures import Table
+from torch import Tensor, nn
 
 WEIGHT = 1.0
 
 
 class Anchored:
-    """Objective of the loop: the loss plus the divergence from the parent.
+    """Objective of the loop: the loss plus the tension of the springs.
 
     Args:
         loss: ``f(levels, labels, merged)``.
-        parent: network in evaluation mode, on the device.
-        table: how its classes became the child's.
-        weight: of the divergence.
+        network: as it is now, before it learns; its parameters that learn are anchored where they are.
+        free: names of parameters without a spring.
+        weight: of the squared distance.
     """
 
-    def __init__(self, loss, parent: nn.Module, table: Table, weight: float = WEIGHT):
-        self.loss, self.parent, self.table, self.weight = loss, parent, table, weight
+    def __init__(self, loss, network: nn.Module, free: Iterable[str] = (), weight: float = WEIGHT):
+        free = set(free)
+        learning = [p for name, p in network.named_parameters() if p.requires_grad and name not in free]
+        self.loss, self.weight = loss, weight
+        self.springs = [(p, p.detach().clone()) for p in learning]
 
     def __call__(self, levels: list[Tensor], labels: Tensor, merged: Tensor | None, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            opinion = self.table.aim(self.parent(images).float().softmax(1))
-        divergence = divergence_from(opinion, levels[0].float(), labels, merged, self.added)
-        return self.loss(levels, labels, merged) + self.weight * divergence
+        return self.loss(levels, labels, merged) + self.tension()
 
-    @property
-    def added(self) -> list[int]:
-        return [k for k, origin in enumerate(self.table.origins) if not origin]
-
-
-def divergence_from(opinion: Tensor, logits: Tensor, labels: Tensor, merged: Tensor | None, added: list[int]) -> Tensor:
-    """Mean of KL(opinion || softmax(logits)) over the voxels where the annotation does not contradict the opinion.
-
-    Args:
-        opinion: (B, K, *grid), 0 for the classes ``added``.
-        logits: (B, K, *grid).
-        labels: (B, *grid), ``UNKNOWN`` where there is none.
-        merged: (B, K) classes that label 0 may hide, or None.
-        added: classes that the parent calls background.
-    """
-    kept = [k for k in range(opinion.shape[1]) if k not in added]
-    log_all = logits.log_softmax(1)
-    log_background = log_all[:, [0, *added]].logsumexp(1, keepdim=True)
-    log_child = torch.cat([log_background, log_all[:, kept[1:]]], 1)
-    target = opinion[:, kept]
-    divergence = (torch.xlogy(target, target) - target * log_child).sum(1)
-    agrees = ~contradicted(opinion.argmax(1), labels, merged, added)
-    return (divergence * agrees).sum() / agrees.sum().clamp(min=1)
-
-
-def contradicted(said: Tensor, labels: Tensor, merged: Tensor | None, added: list[int]) -> Tensor:
-    """Where the annotation is known to be another class than the parent says; (B, *grid) bool."""
-    known = labels != UNKNOWN
-    other = known & (said != labels)
-    for k in added:
-        other &= ~((labels == k) & (said == 0))
-    if merged is not None:
-        hidden = merged.to(labels.device).gather(1, said.flatten(1)).view_as(said)  # may label 0 hide what it says?
-        other &= ~((labels == 0) & hidden)
-    return other
+    def tension(self) -> Tensor | float:
+        return sum((p - start).square().sum() for p, start in self.springs) * (self.weight / 2)

@@ -147,12 +147,12 @@ def train_on(task: Task, cases, folder, steps: int, title: str = "") -> RunState
     """
     config, device, report = task.config, task.device, task.report
     state = new_state(task)
+    free = changed_heads(task) if task.table.is_new else ()
+    objective = Anchored(partial(loss_function(config)), state.network, free)
     if task.resume and folder.checkpoint.is_file():
         checkpoint.put(state, checkpoint.read(folder.checkpoint), folder.checkpoint)
-    parent = load_network(task.parent, device)
     source, validation = source_of(task, cases), []
-    work = Run(config, state, source, validation, None, device, report, folder, keeps_best=False, title=title)
-    work.objective = Anchored(partial(loss_function(config)), parent, task.table)
+    work = Run(config, state, source, validation, objective, device, report, folder, keeps_best=False, title=title)
     if steps:
         state.steps = steps
     else:
@@ -160,7 +160,7 @@ def train_on(task: Task, cases, folder, steps: int, title: str = "") -> RunState
             validation += [
                 held_out_case(case, config.recipe, task.values) for case in task.cases.held_out[:CURVE_CASES]
             ]
-        left, work.afterwards_s = training_budget(task, parent)
+        left, work.afterwards_s = training_budget(task)
         work.pace, work.validate_times = Pace(left), CURVE_POINTS
     loop(work)
     state.model.load_state_dict(state.best_weights)
@@ -171,11 +171,15 @@ def train_on(task: Task, cases, folder, steps: int, title: str = "") -> RunState
 def new_state(task: Task) -> RunState:
     """The parent's network for the new table, with only what the method teaches free to learn."""
     torch.manual_seed(task.config.seed)
-    described = task.parent.network | {"out_channels": len(task.table.origins)}
     network = network_for(task.table, task.parent.network, plain_network(task.parent).state_dict())
-    network = adapters.choose(network, task.method, class_keys(network, described))
+    network = adapters.choose(network, task.method, changed_heads(task))
     network = network.to(task.device).to(memory_format=LAST[len(task.config.patch)])
     return RunState(network, build_optimizer(task.config, network), moving_average(network, task.config.ema_decay))
+
+
+def changed_heads(task: Task) -> list[str]:
+    """Names of the parameters that depend on the classes."""
+    return class_keys(task.parent.network | {"out_channels": len(task.table.origins)})
 
 
 def source_of(task: Task, cases):
@@ -195,14 +199,14 @@ def source_of(task: Task, cases):
     return Mixture(new, old, REPLAY_SHARE, config.seed)
 
 
-def training_budget(task: Task, parent) -> tuple[float, float]:
+def training_budget(task: Task) -> tuple[float, float]:
     """Seconds for one training with its validations, and for what comes behind it: further trainings and the gate.
 
     The gate's time is measured: the parent predicts one held-out case.
     """
     held_out, gate_s = task.cases.held_out, 0.0
     if held_out:
-        predictor = Predictor(parent, task.parent.labels, task.config.recipe, task.device)
+        predictor = Predictor.of(task.parent, task.device)
         begun = time.monotonic()
         predictor.label_map(predictor.read(held_out[0], task.values), only_cancel(task.report))
         gate_s = GATE_SLACK * 2 * len(held_out) * (time.monotonic() - begun)

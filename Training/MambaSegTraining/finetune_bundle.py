@@ -10,6 +10,7 @@ from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.catalogue import lineage_of
 from MambaSegLib.inference import SliceWise, load_network, resolve_device
 
+from .anchor import WEIGHT
 from .config import TrainConfig
 from .mirroring import side_pairs
 from .structures import Table
@@ -97,7 +98,7 @@ def child_data(task, state) -> dict:
 def settings(task, state) -> dict:
     """The configuration as it was used, with what is particular to a fine-tuning."""
     plain = {k: v for k, v in task.config.as_dict().items() if k not in ("model", "data", "context")}
-    anchor = "output (the parent's probabilities)"
+    anchor = f"L2-SP, weight {WEIGHT:g}"
     return plain | {"steps": state.step, "method": task.method, "anchor": anchor, "budget_s": task.budget_s}
 
 

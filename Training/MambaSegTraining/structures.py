@@ -3,8 +3,8 @@
 Every class of the new table says which old classes it comes from. Renaming changes the table alone. An added structure
 starts as a copy of background with a lower bias, as it was background so far; the logits of all old classes stay what
 they were. Merged structures start from the mean of their channels, which is no more than a start (the exact sum of
-their probabilities is not expressible in weights): merging needs training, with ``anchor`` holding the exact sum up as
-the aim. A structure that is left out becomes background.
+their probabilities is not expressible in weights): merging needs training on cases with the merged structure. What is
+left out becomes background.
 """
 
 from dataclasses import dataclass
@@ -30,14 +30,6 @@ class Table:
     def is_new(self) -> bool:
         """Whether the network's channels change, not only their names."""
         return self.origins != [[k] for k in range(len(self.origins))]
-
-    def aim(self, probabilities: Tensor) -> Tensor:
-        """Old probabilities (B, K_old, *grid) -> those of the new classes (B, K, *grid), 0 for added ones."""
-        parts = [
-            probabilities[:, origin].sum(1) if origin else torch.zeros_like(probabilities[:, 0])
-            for origin in self.origins
-        ]
-        return torch.stack(parts, 1)
 
 
 def new_table(labels: list[dict], added=(), renamed=None, merged=None, removed=()) -> Table:
@@ -102,11 +94,12 @@ def network_for(table: Table, parent: dict, weights: dict[str, Tensor]) -> nn.Mo
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def class_keys(network: nn.Module, described: dict) -> list[str]:
-    """Names of the tensors whose shape depends on the number of classes: the heads. ``described``: see bundle.json."""
-    more = create(described["name"], described["in_channels"], described["out_channels"] + 1, **described["hyper"])
-    wider = _shapes(more)
-    return [key for key, shape in _shapes(network).items() if shape != wider[key]]
+def class_keys(described: dict) -> list[str]:
+    """Names of the tensors whose shape depends on the number of classes: the heads. ``described``: bundle.json's
+    "network"."""
+    name, channels, classes, hyper = (described[key] for key in ("name", "in_channels", "out_channels", "hyper"))
+    narrow, wide = (_shapes(create(name, channels, count, **hyper)) for count in (classes, classes + 1))
+    return [key for key, shape in narrow.items() if shape != wide[key]]
 
 
 def _shapes(network: nn.Module) -> dict:
