@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from monai.inferers import sliding_window_inference
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -92,21 +93,13 @@ def scan_backend(network: nn.Module, device: torch.device) -> str:
     return next((ladder.taken[device.type] for ladder in ladders if device.type in ladder.taken), "torch")
 
 
-def window_starts(shape, patch, overlap: float) -> list[list[int]]:
-    """Where the windows begin along each axis of a (Z, Y, X) grid.
-
-    As MONAI's sliding window has it: steps of (1 - overlap) patches, the last window moved back to end with the grid.
-    """
-    starts = []
-    for n, p in zip(shape, patch, strict=True):
-        step = max(1, int(p * (1 - overlap)))
-        starts.append([min(i * step, max(0, n - p)) for i in range(max(0, math.ceil((n - p) / step)) + 1)])
-    return starts
-
-
 def window_count(shape, patch, overlap: float) -> int:
-    """How many windows that makes."""
-    return math.prod(len(starts) for starts in window_starts(shape, patch, overlap))
+    """How many windows MONAI's sliding window makes of a (Z, Y, X) grid."""
+    count = 1
+    for n, p in zip(shape, patch, strict=True):
+        step = p if p >= n else max(1, int(p * (1 - overlap)))
+        count *= max(0, math.ceil((n - p) / step)) + 1
+    return count
 
 
 def predict(
@@ -156,30 +149,25 @@ def blended(window: Callable[[Tensor, Report], Tensor], array: np.ndarray, recip
     Returns:
         (M, Z, Y, X) float32, kept on the CPU: many classes of a large image do not fit beside the network on a GPU.
     """
-    patch, whole = patch_of(recipe), array.shape[1:]
-    lacking = [max(0, p - n) for p, n in zip(patch, whole, strict=True)]
-    array = np.pad(array, [(0, 0), *((n // 2, n - n // 2) for n in lacking)])
-    corners = list(itertools.product(*window_starts(array.shape[1:], patch, float(recipe["overlap"]))))
-    weight = _gaussian(patch)
-    image, total = torch.from_numpy(array)[None], torch.zeros(array.shape[1:])
-    result = None
-    for done, corner in enumerate(corners):
-        report.progress(done, len(corners), f"Window {done + 1} of {len(corners)}")
-        place = tuple(slice(start, start + p) for start, p in zip(corner, patch, strict=True))
-        said = window(image[(..., *place)], report)[0].float()
-        if result is None:
-            result = torch.zeros(len(said), *array.shape[1:])
-        result[(..., *place)] += said * weight
-        total[place] += weight
-    report.progress(len(corners), len(corners), "Putting the windows together")
-    inner = tuple(slice(n // 2, n // 2 + size) for n, size in zip(lacking, whole, strict=True))
-    return result.div_(total)[(..., *inner)].numpy()
+    patch, overlap = patch_of(recipe), float(recipe["overlap"])
+    total, done = window_count(array.shape[1:], patch, overlap), itertools.count()
 
+    def one_window(part: Tensor) -> Tensor:
+        number = next(done)
+        report.progress(number, total, f"Window {number + 1} of {total}")
+        return window(part, report)
 
-def _gaussian(patch: tuple[int, int, int]) -> Tensor:
-    """Weights of a window, (Z, Y, X): a Gaussian of an eighth of the patch, nowhere below a thousandth."""
-    axes = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (0.125 * n)) ** 2) for n in patch]
-    return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_(min=1e-3)
+    result = sliding_window_inference(
+        torch.from_numpy(array)[None],
+        patch,
+        sw_batch_size=1,
+        predictor=one_window,
+        overlap=overlap,
+        mode="gaussian",
+        device=torch.device("cpu"),
+    )
+    report.progress(total, total, "Putting the windows together")
+    return result[0].float().numpy()
 
 
 class Window:

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from monai.inferers import sliding_window_inference
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -46,21 +45,6 @@ def test_windows_blend_into_what_the_network_says_about_the_whole(pointwise, sha
     expected = torch.softmax(pointwise(torch.from_numpy(image)[None]), 1)[0].detach().numpy()
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.75])
-@pytest.mark.parametrize("shape", [(8, 12, 16), (20, 31, 17), (7, 40, 16)])
-def test_windows_are_those_of_monai(lopsided, shape, overlap):
-    image = random_image(1, *shape)
-
-    def softmax(window):
-        return torch.softmax(lopsided(window), 1)
-
-    expected = sliding_window_inference(
-        torch.from_numpy(image)[None], RECIPE["patch"], 1, softmax, overlap=overlap, mode="gaussian"
-    )
-    found = predict(lopsided, image, {**RECIPE, "overlap": overlap}, CPU)
-    np.testing.assert_allclose(found, expected[0].detach(), atol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [[0], [1, 2], [0, 1, 2]])
