@@ -9,6 +9,7 @@ from MambaSegLib.bundle import ModelBundle
 
 from .DeviceChoice import DeviceChoice
 from .PanelState import PanelState
+from .SegmentLogic import Options
 from .WorkerClient import WorkerClient
 
 
@@ -54,6 +55,18 @@ class SegmentOptions:
     @property
     def isNothingChosen(self) -> bool:
         return bool(self._structures) and not self.chosen and bool(self._state.leftOut)
+
+    def request(self) -> Options:
+        """All choices of the page but image and model, as they are now."""
+        state = self._state
+        return Options(
+            roiNode=state.roi,
+            device=state.device,
+            moreInputs=tuple(state.moreInputs),
+            structures=self.chosen,
+            smoothingMm=state.smoothingMm,
+            largestComponent=state.largestComponent,
+        )
 
     def setEnabled(self, isEnabled: bool) -> None:
         for widget in (

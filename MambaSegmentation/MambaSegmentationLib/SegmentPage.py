@@ -14,7 +14,6 @@ from .ModelPicker import ModelPicker
 from .MoreInputs import MoreInputs
 from .Page import Page
 from .ResultView import ResultView
-from .SegmentLogic import Options
 from .SegmentOptions import SegmentOptions
 from .SequenceLogic import SequenceLogic
 
@@ -39,7 +38,7 @@ class SegmentPage(Page):
     def enter(self) -> None:
         """Look for new models, and take a volume if none is chosen."""
         self._readModels()
-        self._takeOnlyVolume()
+        _takeOnlyVolume(self.ui.volumeSelector)
         self._onChoice()
 
     def cleanup(self) -> None:
@@ -87,10 +86,7 @@ class SegmentPage(Page):
         ui.allFramesCheckBox.visible = frames > 1 and not self.moreInputs.selectors
         ui.allFramesCheckBox.text = _("All {n} frames of the sequence").format(n=frames)
         ui.otherVolumesSelector.visible = ui.otherVolumesLabel.visible = not self.moreInputs.selectors
-        modality = bundle.inputs[0]["modality"] if bundle else ""
-        ui.sampleButton.visible = Samples.canLoad(modality)
-        tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
-        ui.sampleButton.toolTip = tip.format(modality=modality)
+        _offerSample(ui.sampleButton, bundle)
 
     def _observeInputs(self) -> None:
         """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
@@ -130,28 +126,17 @@ class SegmentPage(Page):
 
     def _add(self, volume, logic) -> None:
         """A task for one volume, with the choices of this moment."""
-        model, options = self.state.modelId, self._options()
+        model, options = self.state.modelId, self.options.request()
         memoryMb = self.estimate.memoryMb if volume is self.state.inputVolume else 0
         title = f"{volume.GetName()}: {self.models.entry.title}"
         listener = Listener(onFinished=lambda node, result: self._onFinished(node, result, memoryMb))
         self.services.jobs.add(Task(title, lambda to: logic.begin(to, volume, model, options), listener))
 
-    def _options(self) -> Options:
-        state = self.state
-        return Options(
-            roiNode=state.roi,
-            device=state.device,
-            moreInputs=tuple(state.moreInputs),
-            structures=self.options.chosen,
-            smoothingMm=state.smoothingMm,
-            largestComponent=state.largestComponent,
-        )
-
     def _choices(self) -> tuple | None:
         """What an estimate needs, None while something is missing or a job is running."""
         if self.services.jobs.isRunning or self._missing():
             return None
-        return self.state.inputVolume, self.state.modelId, self._options()
+        return self.state.inputVolume, self.state.modelId, self.options.request()
 
     def _onShowSurface(self, isShown: bool) -> None:
         self.state.showSurface = isShown
@@ -176,11 +161,11 @@ class SegmentPage(Page):
             self.resultView.show(state.resultSegmentation)
         finally:
             self._isReading = False
-        self._takeOnlyVolume()
+        _takeOnlyVolume(self.ui.volumeSelector)
         self._onChoice()
 
     def refresh(self) -> None:
-        self._takeOnlyVolume()
+        _takeOnlyVolume(self.ui.volumeSelector)
         self._showInputs()
         self._update()
 
@@ -200,26 +185,11 @@ class SegmentPage(Page):
         self.models.refresh()
         self.models.choose(self.state.modelId or self.services.models.last)
 
-    def _takeOnlyVolume(self) -> None:
-        """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
-        volumes = SceneIO.volumes()
-        if self.ui.volumeSelector.currentNode() is None and len(volumes) == 1:
-            self.ui.volumeSelector.setCurrentNode(volumes[0])
-
     def _missing(self) -> str:
         """What the user still has to do before Segment can be pressed; "" if nothing."""
-        volume, roi, model = self.state.inputVolume, self.state.roi, self.models.entry
-        if volume is None:
-            return _("Choose a volume to start.") if SceneIO.volumes() else _("Load a volume to start.")
-        problem = SceneIO.volumeProblem(volume)
+        problem = _missingImage(self.state.inputVolume, self.state.roi) or _missingModel(self.models.entry)
         if problem:
-            return f"{problem.message} {problem.hint}"
-        if roi and not SceneIO.roiHasSize(roi):
-            return _("Place the region in the views, press 'Fit to volume', or choose no region.")
-        if model is None:
-            return _("There is no model on this computer: see above where to put one.")
-        if model.bundle is None:
-            return _("Choose another model: this one is damaged.")
+            return problem
         if self.moreInputs.missing:
             return _("Choose the volume for the input '{name}'.").format(name=self.moreInputs.missing)
         return _("Tick at least one structure in the options.") if self.options.isNothingChosen else ""
@@ -248,3 +218,34 @@ class SegmentPage(Page):
             SceneIO.showSurface(segmentationNode, True)
         self.resultView.show(segmentationNode)
         self.services.refresh()
+
+
+def _takeOnlyVolume(selector) -> None:
+    """The selector takes no node by itself when one is loaded later; with a single volume there is no doubt."""
+    volumes = SceneIO.volumes()
+    if selector.currentNode() is None and len(volumes) == 1:
+        selector.setCurrentNode(volumes[0])
+
+
+def _offerSample(button, bundle) -> None:
+    modality = bundle.inputs[0]["modality"] if bundle else ""
+    button.visible = Samples.canLoad(modality)
+    tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
+    button.toolTip = tip.format(modality=modality)
+
+
+def _missingImage(volumeNode, roiNode) -> str:
+    if volumeNode is None:
+        return _("Choose a volume to start.") if SceneIO.volumes() else _("Load a volume to start.")
+    problem = SceneIO.volumeProblem(volumeNode)
+    if problem:
+        return f"{problem.message} {problem.hint}"
+    if roiNode and not SceneIO.roiHasSize(roiNode):
+        return _("Place the region in the views, press 'Fit to volume', or choose no region.")
+    return ""
+
+
+def _missingModel(entry) -> str:
+    if entry is None:
+        return _("There is no model on this computer: see above where to put one.")
+    return "" if entry.bundle else _("Choose another model: this one is damaged.")
