@@ -107,7 +107,7 @@ def _triple(values: Sequence[float]) -> str:
 def _doctor(options: argparse.Namespace) -> None:
     from . import doctor
 
-    for line in doctor.report(doctor.examine()):
+    for line in doctor.as_lines(doctor.examine()):
         print(line, flush=True)
 
 

@@ -9,10 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, catalogue, devices
+from .job import Report
 
 _PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "llvmlite", "mamba-ssm", "causal-conv1d")
 
 Section = tuple[str, list[tuple[str, str]]]
+
+
+def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+    """The job "doctor": {"text": what the command prints}. The request is empty."""
+    lines: list[str] = []
+    for title, findings in examine():
+        report.message(f"Examined: {title}")
+        lines += as_lines(iter([(title, findings)]))
+    return {"text": "\n".join(lines)}
 
 
 def examine() -> Iterator[Section]:
@@ -28,7 +38,7 @@ def examine() -> Iterator[Section]:
     yield "Folders", _folders()
 
 
-def report(sections: Iterator[Section]) -> Iterator[str]:
+def as_lines(sections: Iterator[Section]) -> Iterator[str]:
     """The lines to print."""
     for title, findings in sections:
         yield title

@@ -1,4 +1,4 @@
-"""The two exceptions that cross every border of the library."""
+"""The exceptions that cross every border of the library."""
 
 
 class UserError(Exception):
@@ -13,6 +13,18 @@ class UserError(Exception):
         super().__init__(f"{message} {hint}".strip())
         self.message = message
         self.hint = hint
+
+
+class MissingPackage(UserError):
+    """A Python package that a job needs is not installed, or cannot be imported.
+
+    Args:
+        package: its top-level name, as "torch".
+    """
+
+    def __init__(self, package: str, message: str, hint: str = ""):
+        super().__init__(message, hint)
+        self.package = package
 
 
 class Cancelled(Exception):

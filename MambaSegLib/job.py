@@ -13,12 +13,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .errors import Cancelled, UserError
+from .errors import Cancelled, MissingPackage, UserError
 
 # name -> "module:function", resolved on request only: the library never imports the training by itself.
 JOBS = {
     "segment": "MambaSegLib.segment:run",
     "devices": "MambaSegLib.devices:run",
+    "doctor": "MambaSegLib.doctor:run",
+    "packages": "MambaSegLib.packages:run",
+    "download_packages": "MambaSegLib.package_download:run",
     "estimate": "MambaSegLib.estimate:run",
     "correct": "MambaSegLib.correct:run",
     "add_correction": "MambaSegLib.corrections:run",
@@ -112,7 +115,7 @@ class Report:
 
 
 def resolve(name: str) -> Callable[..., dict]:
-    """The function of the job `name`, imported now. UserError when unknown or when its package is not installed."""
+    """The function of the job `name`, imported now. UserError when unknown, MissingPackage without what it needs."""
     if name not in JOBS:
         raise UserError(f"Unknown job {name!r}.", f"Known jobs are {', '.join(sorted(JOBS))}.")
     module_name, function_name = JOBS[name].split(":")
@@ -122,9 +125,10 @@ def resolve(name: str) -> Callable[..., dict]:
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        raise UserError(
-            f"The job {name!r} needs the Python package {missing.split('.')[0]!r}, which is not installed.",
+        missing = (error.name or module_name).split(".")[0]
+        raise MissingPackage(
+            missing,
+            f"The job {name!r} needs the Python package {missing!r}, which is not installed.",
             "Install the project with its dependencies (pip install .) and try again.",
         ) from error
 

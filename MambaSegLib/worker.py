@@ -5,6 +5,7 @@ Requests arrive as JSON lines on stdin and run in order in the main thread; even
 within two seconds even in the middle of a job, so that no orphan keeps a computer busy.
 """
 
+import errno
 import os
 import platform
 import queue
@@ -16,12 +17,19 @@ import traceback
 from typing import BinaryIO
 
 from . import __version__
-from .errors import Cancelled, UserError
+from .errors import Cancelled, MissingPackage, UserError
 from .job import Cancel, Report, Request, decode_request, encode_event, resolve
 
 _PROGRESS_INTERVAL_S = 0.05
 _GRACE_S = 1.5
 _PARENT_POLL_S = 0.5
+_OWN = ("MambaSegLib", "MambaSegTraining", "__main__", "")
+_INSTALL_HINT = "Install it: the panel has a button for that; at the command line, pip install . in the project."
+_OS_HINTS = {
+    errno.ENOSPC: "The disk is full: make room on it, or choose another folder.",
+    errno.EACCES: "There is no permission to write there: choose another folder, or ask who looks after the computer.",
+    errno.EROFS: "That disk can only be read: choose another folder.",
+}
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -145,7 +153,9 @@ class Worker:
 
 
 def _failed(request_id: str | None, error: BaseException) -> dict:
-    """The event that says what went wrong and what to do."""
+    """The event that says what went wrong and what to do; with "package" when one is missing or damaged."""
+    text = "" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    error = _package_error(error) or error
     kind = type(error).__name__
     if isinstance(error, UserError):
         message, hint = error.message, error.hint
@@ -155,11 +165,36 @@ def _failed(request_id: str | None, error: BaseException) -> dict:
             f"The job needs more memory than is free ({str(error).splitlines()[0] if str(error) else 'MemoryError'})."
         )
         hint = "Choose a smaller region of interest, close other programs, or choose the CPU if a GPU was used."
+    elif isinstance(error, OSError) and error.errno in _OS_HINTS:
+        kind = "DiskFull" if error.errno == errno.ENOSPC else "NotAllowed"
+        message, hint = f"A file could not be written: {error}.", _OS_HINTS[error.errno]
     else:
         message = f"The job met an error in the program: {kind}: {error}"
         hint = "Send the log to the developers."
-    text = "" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
-    return {"id": request_id, "event": "failed", "error": kind, "message": message, "hint": hint, "traceback": text}
+    event = {"id": request_id, "event": "failed", "error": kind, "message": message, "hint": hint, "traceback": text}
+    return {**event, "package": error.package} if isinstance(error, MissingPackage) else event
+
+
+def _package_error(error: BaseException) -> MissingPackage | None:
+    """What is wrong with a package, told by where the error came from: not found, or an error while it was imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _OWN:
+        package = error.name.split(".")[0]
+        return MissingPackage(package, f"The Python package {package!r} is not installed.", _INSTALL_HINT)
+    if isinstance(error, ImportError | OSError | AttributeError | TypeError | SyntaxError):
+        package = _imported_package(error)
+        if package:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return MissingPackage(package, f"The Python package {package!r} is damaged ({reason}).", _INSTALL_HINT)
+    return None
+
+
+def _imported_package(error: BaseException) -> str:
+    """The foreign package whose module-level code was running when the error came; "" if there was none."""
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "").split(".")[0]
+        if frame.f_code.co_name == "<module>" and name not in _OWN:
+            return name
+    return ""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
