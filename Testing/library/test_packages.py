@@ -1,4 +1,4 @@
-"""Missing and damaged packages by structure, not by the text of a message; downloads with the real pip from local wheels."""
+"""Missing and damaged packages by structure, not by a message; downloads with the real pip from local wheels."""
 
 import json
 import subprocess
@@ -162,4 +162,4 @@ def test_doctor_is_a_job(monkeypatch):
     monkeypatch.setattr(doctor, "examine", lambda: iter(sections))
     messages = []
     text = doctor.run({}, Report(messages.append))["text"]
-    assert text.splitlines() == list(doctor.as_lines(iter(sections))) and len(messages) == 2
+    assert text == "\n".join(doctor.as_lines(iter(sections))) and len(messages) == 2
