@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from balls_data import write_balls
+from safetensors.numpy import load_file
 
-from MambaSegLib import catalogue
+from MambaSegLib import catalogue, model_store
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.job import Report
@@ -158,6 +160,22 @@ def test_the_parents_cases_are_replayed_where_they_are_at_hand(ask, balls):
     provenance = open_bundle(result["candidate"]).data["provenance"]
     assert provenance["replayed_cases"] and set(provenance["replayed_cases"]) <= set(provenance["cases"])
     assert set(provenance["replayed_cases"]).isdisjoint(provenance["validation_cases"])
+
+
+def test_a_version_that_came_into_use_meanwhile_stays(parent, tmp_path):
+    first, models, children = open_bundle(parent), tmp_path / "models", []
+    model_store.add(first, None, models)
+    ancestry = {"parent": first.id, "parent_sha256": first.sha256, "lineage": first.id}
+    for factor in (1.25, 1.5):
+        data = {**first.data, "provenance": {**first.data["provenance"], **ancestry}}
+        weights = {name: array * factor for name, array in load_file(first.weights_path).items()}
+        child = write_bundle(tmp_path / str(factor), data, weights)
+        children.append(model_store.add(child, {"accepted": True, "reasons": [], "rows": []}, models).id)
+    task = SimpleNamespace(parent=first, models=models, report=Events())
+    assert finetune.put_in_use(task, children[0])
+    assert not finetune.put_in_use(task, children[1])
+    assert [v.id for v in model_store.history(first.id, models) if v.is_active] == [children[0]]
+    assert children[0] in task.report.seen[-1]["text"] and task.report.seen[-1]["level"] == "warning"
 
 
 def test_refusals(ask, tmp_path):

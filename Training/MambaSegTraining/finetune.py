@@ -88,14 +88,25 @@ def run(request: dict, report, warm=None) -> dict:
         candidate = write_candidate(task, state)
         decision = judged(task, candidate, state)
         version = model_store.add(candidate, decision.as_json(), task.models)
-        if decision.accepted:
-            model_store.promote(version.id, task.models)
+        promoted = decision.accepted and put_in_use(task, version.id)
         clean_up(task)
-        result = {"candidate": str(version.folder), "decision": decision.as_json(), "promoted": decision.accepted}
+        result = {"candidate": str(version.folder), "decision": decision.as_json(), "promoted": promoted}
         result |= {"steps": state.step, "time_s": round(task.spent_s, 1), "method": task.method}
         result |= {"protocol": decision.protocol}
         folder.update(state="finished", result=result)
     return result
+
+
+def put_in_use(task: Task, name: str) -> bool:
+    """Promote an accepted candidate; False, and said, when it was compared with a version that is no longer in use."""
+    parent = catalogue.version_name(task.parent)
+    is_kept = any(version.id == parent for version in model_store.versions(task.models))
+    try:
+        model_store.promote(name, task.models, instead_of=parent if is_kept else None)
+    except UserError as error:
+        task.report.message(f"{error.message} {error.hint}", "warning")
+        return False
+    return True
 
 
 def read_task(request: dict, report, started: float) -> Task:

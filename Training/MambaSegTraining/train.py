@@ -23,7 +23,6 @@ from .data import load_data
 from .distributed import Ranks, joined
 from .loop import LAST, Run, loop
 from .losses_partial import partial
-from .losses_partial import partial
 from .optimisation import build_optimizer, moving_average
 from .run_folder import RunFolder, Untold
 from .supervision import check_levels, loss_function
