@@ -7,6 +7,7 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
+from .CorrectPage import CorrectPage
 from .JobQueue import JobQueue
 from .Page import Page, Services
 from .PanelState import PanelState
@@ -16,7 +17,7 @@ from .SegmentLogic import SegmentLogic
 from .SegmentPage import SegmentPage
 
 # In the order of the work. Each has a .ui file of its own name.
-PAGES = (SegmentPage,)
+PAGES = (SegmentPage, CorrectPage)
 
 
 class Panel(VTKObservationMixin):

@@ -95,6 +95,7 @@ class PanelState:
     largestComponent = _Flag()
     allFrames = _Flag()
     showSurface = _Flag()
+    lockedSegments = _Texts()  # IDs of segments that a correction leaves alone
 
     def __init__(self, node):
         self.node = node

@@ -1,0 +1,303 @@
+"""The page Correct: the Segment Editor on the result, what the model doubts, and learning from the user's edits."""
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MambaSegLib.errors import UserError
+
+from . import CorrectLogic, DoneSlices, DoubtfulPlaces, SegmentVoxels, Snapshots
+from .CorrectionView import CorrectionView
+from .EditorView import EditorView
+from .Page import Page
+
+
+class CorrectPage(Page):
+    title = _("Correct")
+    toolTip = _("Edit the result, and let the model learn from your edits on this image.")
+
+    def __init__(self, ui, state, services):
+        Page.__init__(self, ui, state, services)
+        self._isReading = self._isShown = False
+        self._place = -1
+        self._correction: CorrectLogic.Correction | None = None
+        self.editor = EditorView(ui.editorArea)
+        self.preview = CorrectionView(ui)
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.connect("timeout()", self.refresh)
+        self._connect()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, lambda caller, event: self._leaveScene())
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.correctSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
+        ui.previousDoubtButton.connect("clicked()", lambda: self._showPlace(self._place - 1))
+        ui.nextDoubtButton.connect("clicked()", lambda: self._showPlace(self._place + 1))
+        ui.doneSliceButton.connect("clicked()", self._onDone)
+        ui.clearDoneButton.connect("clicked()", self._onClearDone)
+        ui.mayChangeList.connect("itemChanged(QListWidgetItem*)", self._onMayChange)
+        ui.correctButton.connect("clicked()", self._onCorrect)
+        ui.acceptCorrectionButton.connect("clicked()", self._onAccept)
+        ui.discardCorrectionButton.connect("clicked()", self.discard)
+        ui.snapshotList.connect("currentRowChanged(int)", self._onSnapshotRow)
+        ui.restoreSnapshotButton.connect("clicked()", self._onRestore)
+        ui.takeSnapshotButton.connect("clicked()", self._onTake)
+
+    # The page and the scene
+
+    def enter(self) -> None:
+        self._isShown = True
+        self._fillViews()
+        self.refresh()
+        self.editor.enter()
+
+    def exit(self) -> None:
+        self._isShown = False
+        self.editor.exit()
+
+    def cleanup(self) -> None:
+        self._soon.stop()
+        self._leaveScene()
+        Page.cleanup(self)
+
+    def bind(self) -> None:
+        self._place = -1
+        self._drop()
+        self.refresh()
+
+    def refresh(self) -> None:
+        segmentation = self.state.resultSegmentation
+        self._isReading = True
+        self.ui.correctSegmentationSelector.setCurrentNode(segmentation)
+        self._isReading = False
+        if self._correction and self._correction.segmentation is not segmentation:
+            self.discard()
+        isUsable = not CorrectLogic.problem(segmentation)
+        if isUsable:
+            CorrectLogic.keepFirst(segmentation)
+        if self._isShown:  # the editor in the panel is nobody's business while another page is used
+            self.editor.show(segmentation, SegmentVoxels.volumeOf(segmentation) if isUsable else None)
+        self._observe(segmentation)
+        self._showPlaceText()
+        self._fillMayChange()
+        self._fillSnapshots()
+        self._update()
+
+    def setRunning(self, isRunning: bool) -> None:
+        self._update()
+
+    def nodeAboutToBeRemoved(self, node) -> None:
+        if self._correction and node in (self._correction.segmentation, self._correction.volume):
+            self.discard()
+        if node is self.editor.widget.segmentationNode():
+            self.editor.show(None, None)
+        if node.IsA("vtkMRMLSegmentationNode"):
+            Snapshots.forget(node)
+
+    def _leaveScene(self) -> None:
+        self._drop()
+        self.editor.leaveScene()
+
+    def _observe(self, segmentation) -> None:
+        """Segments may be added, renamed, hidden, and the segmentation changed elsewhere."""
+        self.removeObservers(self._onModified)
+        if segmentation:
+            for event in (vtk.vtkCommand.ModifiedEvent, segmentation.DisplayModifiedEvent):
+                self.addObserver(segmentation, event, self._onModified)
+            inner = segmentation.GetSegmentation()
+            for event in (inner.SegmentAdded, inner.SegmentRemoved, inner.SegmentModified):
+                self.addObserver(inner, event, self._onModified)
+
+    def _onModified(self, caller, event) -> None:
+        self._soon.start(0)
+
+    def _onSegmentation(self, node=None) -> None:
+        if self._isReading or self.services.isClosing():
+            return
+        self._place = -1
+        self.state.resultSegmentation = self.ui.correctSegmentationSelector.currentNode()
+        self.services.refresh()
+
+    def _update(self) -> None:
+        ui, segmentation = self.ui, self.state.resultSegmentation
+        problem, isRunning = CorrectLogic.problem(segmentation), self.services.jobs.isRunning
+        ui.correctHintLabel.text = problem
+        ui.correctHintLabel.visible = bool(problem)
+        for section in (ui.doubtSection, ui.editSection, ui.learnSection, ui.snapshotSection):
+            section.visible = not problem
+        isPending = self._correction is not None and self._correction.after is not None
+        ui.correctButton.enabled = not (problem or isRunning or isPending)
+        ui.correctButton.visible = not isPending
+        running = _("A job is running.") if isRunning else ""
+        tip = _("Continue your edits through the rest of the image; you see the result before it is used.")
+        ui.correctButton.toolTip = problem or running or tip
+        ui.previewArea.visible = isPending
+        ui.mayChangeList.enabled = not isPending and not isRunning
+        done = "" if problem else DoneSlices.describe(segmentation, SegmentVoxels.volumeOf(segmentation))
+        ui.doneLabel.text = _("Done slices: {slices}").format(slices=done or _("none yet"))
+        ui.clearDoneButton.enabled = bool(done)
+        self._onSnapshotRow(ui.snapshotList.currentRow)
+
+    # Doubtful places
+
+    def _showPlace(self, index: int) -> None:
+        segmentation = self.state.resultSegmentation
+        places = DoubtfulPlaces.ranked(segmentation)
+        self._place = index % len(places)
+        place = places[self._place]
+        DoubtfulPlaces.show(place, segmentation)
+        segmentId = segmentation.GetSegmentation().GetSegmentIdBySegmentName(place.structure)
+        if segmentId:
+            self.editor.widget.setCurrentSegmentID(segmentId)
+        self._showPlaceText()
+
+    def _showPlaceText(self) -> None:
+        ui, places = self.ui, DoubtfulPlaces.ranked(self.state.resultSegmentation)
+        for button in (ui.previousDoubtButton, ui.nextDoubtButton):
+            button.enabled = bool(places)
+        if not places:
+            ui.doubtLabel.text = _("The model had no doubt worth a look, or no model made this segmentation.")
+        elif not 0 <= self._place < len(places):
+            ui.doubtLabel.text = _("{n} places, the most doubtful first.").format(n=len(places))
+        else:
+            place = places[self._place]
+            text = _("{i} of {n}: {structure}, doubt {percent} %, {volume} mL")
+            values = {"percent": round(100 * place.score), "volume": f"{place.volume_ml:.2f}"}
+            ui.doubtLabel.text = text.format(i=self._place + 1, n=len(places), structure=place.structure, **values)
+
+    # Done slices
+
+    def _fillViews(self) -> None:
+        names = list(slicer.app.layoutManager().sliceViewNames())
+        box = self.ui.doneViewSelector
+        if [box.itemText(row) for row in range(box.count)] != names:
+            box.clear()
+            for name in names:
+                box.addItem(name)
+
+    def _onDone(self) -> None:
+        segmentation = self.state.resultSegmentation
+        try:
+            shown = DoneSlices.sliceShown(self.ui.doneViewSelector.currentText, SegmentVoxels.volumeOf(segmentation))
+        except UserError as error:
+            self.services.view.message("error", error.message, error.hint)
+            return
+        DoneSlices.mark(segmentation, shown[0], [shown[1]])
+        self.services.refresh()
+
+    def _onClearDone(self) -> None:
+        DoneSlices.clear(self.state.resultSegmentation)
+        self.services.refresh()
+
+    # Locked structures
+
+    def _fillMayChange(self) -> None:
+        box, segmentation = self.ui.mayChangeList, self.state.resultSegmentation
+        self._isReading = True
+        box.clear()
+        for segmentId in SegmentVoxels.segmentIds(segmentation) if segmentation else []:
+            name, isVisible = (f(segmentation, segmentId) for f in (SegmentVoxels.nameOf, SegmentVoxels.isVisible))
+            item = qt.QListWidgetItem(name if isVisible else _("{name} (hidden, stays as it is)").format(name=name))
+            item.setData(qt.Qt.UserRole, segmentId)
+            item.setToolTip(name)
+            mayChange = isVisible and segmentId not in self.state.lockedSegments
+            item.setCheckState(qt.Qt.Checked if mayChange else qt.Qt.Unchecked)
+            if not isVisible:
+                item.setFlags(qt.Qt.NoItemFlags)
+            box.addItem(item)
+        self._isReading = False
+
+    def _onMayChange(self, item) -> None:
+        if not self._isReading:
+            segmentId, isLocked = item.data(qt.Qt.UserRole), item.checkState() == qt.Qt.Unchecked
+            others = [i for i in self.state.lockedSegments if i != segmentId]
+            self.state.lockedSegments = [*others, segmentId] if isLocked else others
+
+    # Correct from my edits
+
+    def _onCorrect(self) -> None:
+        needs = [self.state.resultSegmentation, SegmentVoxels.volumeOf(self.state.resultSegmentation)]
+        ends = {"onFinished": self._onCorrected, "onFailed": self._onEnded, "onCancelled": self._onEnded}
+        self.services.jobs.run(_("Correct from my edits"), "correct", self._params, needs, **ends)
+
+    def _params(self) -> dict:
+        segmentation, services = self.state.resultSegmentation, self.services
+        bundle = CorrectLogic.modelOf(segmentation, services.models, self.state.modelId)
+        output = services.files.newFile("corrected.nrrd")
+        locked = tuple(self.state.lockedSegments)
+        begun = CorrectLogic.begin(segmentation, self.editor.node, locked, bundle, output)
+        more = self.state.moreInputs if len(bundle.inputs) > 1 else []
+        inputs = [str(services.files.volumeFile(node)) for node in (begun.volume, *more) if node]
+        self._correction = begun
+        return CorrectLogic.request(begun, bundle, inputs, self.state.device, services.files)
+
+    def _onCorrected(self, result: dict) -> None:
+        correction = self._correction
+        CorrectLogic.finish(correction)
+        self.services.files.remove(correction.output)
+        if correction.changes():
+            self.preview.show(correction)
+        else:
+            self._correction = None
+            text = _("Your edits tell nothing about the rest of the image: nothing would change.")
+            self.services.view.message("info", text, _("Edit more slices, or look at the next doubtful place."))
+        self._update()
+
+    def _onEnded(self, problem=None) -> None:
+        """Failed or cancelled: nothing has changed."""
+        if self._correction:
+            self.services.files.remove(self._correction.output)
+        self._correction = None
+        self._update()
+
+    def _onAccept(self) -> None:
+        correction = self._correction
+        self.preview.hide()
+        changed = CorrectLogic.accept(correction, self.editor.saveStateForUndo)
+        self._correction = None
+        self.services.view.log(_("Correction accepted: {n} voxels changed.").format(n=changed))
+        self.services.refresh()
+
+    def discard(self) -> None:
+        """Drop the correction that waits for Accept, if there is one."""
+        self._drop()
+        self._update()
+
+    def _drop(self) -> None:
+        if self._correction and self._correction.after is not None:
+            self.preview.hide()
+            self._correction = None
+
+    # Snapshots
+
+    def _snapshots(self) -> list:
+        segmentation = self.state.resultSegmentation
+        if segmentation is None:
+            return []
+        return [*Snapshots.later(segmentation), *filter(None, [Snapshots.first(segmentation)])]
+
+    def _fillSnapshots(self) -> None:
+        box = self.ui.snapshotList
+        titles = [Snapshots.title(node) for node in self._snapshots()]
+        if [box.item(row).text() for row in range(box.count)] != titles:
+            box.clear()
+            for title in titles:
+                box.addItem(title)
+
+    def _onSnapshotRow(self, row: int) -> None:
+        self.ui.restoreSnapshotButton.enabled = row >= 0 and not self.services.jobs.isRunning
+
+    def _onRestore(self) -> None:
+        chosen, segmentation = self._snapshots()[self.ui.snapshotList.currentRow], self.state.resultSegmentation
+        self.discard()
+        Snapshots.take(segmentation, _("before going back"))
+        self.editor.saveStateForUndo()
+        Snapshots.restore(segmentation, chosen)
+        self.services.refresh()
+
+    def _onTake(self) -> None:
+        Snapshots.take(self.state.resultSegmentation, _("kept by you"))
+        self.refresh()
