@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import json
+import re
 from pathlib import Path
+from textwrap import shorten
 
 from .terminal import print_json, run_job, table
 
 FORMATS = "onnx, torch (torch.export) or monai (a bundle for MONAI Label and Deploy)"
 COUNTED_ON = {2: (224, 224), 3: (128, 128, 128)}  # image size of the MACs by number of axes
+_DATASET_WIDTH = 30
 AUTHORS = """\
 Authors' weights: mambaseg import FILE_OR_FOLDER --network {name} --trust"""
 
@@ -55,21 +58,27 @@ def _networks(options: argparse.Namespace) -> None:
     if options.json:
         print_json([_facts(name) for name in names()])
         return
-    print(table(["Network", "Grid", "Parameters", "MACs", "CPU", "Memory", "Published", "Licence"], map(_row, wanted)))
+    header = ["Network", "Grid", "Parameters", "MACs", "CPU", "Memory", "Published", "Licence"]
+    print(table(header, [_row(name) for name in wanted]))
     print("\nMACs, CPU seconds and memory as measured for one image of the size in brackets; '-': not measured.")
-    print("Published figures are the papers' own, each under its own protocol: 'mambaseg networks NAME' tells it.")
+    print(
+        "Published figures are the papers' own, each under its own protocol; 'mambaseg networks NAME' tells all of it."
+    )
 
 
 def _row(name: str) -> list[str]:
     from .networks import spec
 
     entry, cost = spec(name), measured(name)
-    figure = f"{entry.figures[0].dataset}: {entry.figures[0].value:g}" if entry.figures else "-"
+    figure = "-"
+    if entry.figures:
+        figure = f"{shorten(entry.figures[0].dataset, _DATASET_WIDTH, placeholder=' ...')}: {entry.figures[0].value:g}"
     grid = "x".join(map(str, cost["size"])) if cost else ""
     macs = f"{cost['macs'] / 1e9:.1f} G ({grid})" if cost.get("macs") else "-"
     seconds = f"{cost['cpu_seconds']:.2f} s" if cost.get("cpu_seconds") else "-"
     memory = f"{cost['peak_memory_mb']:.0f} MB" if cost.get("peak_memory_mb") else "-"
-    return [name, f"{entry.dims}-D", f"{entry.parameters[2] / 1e6:.2f} M", macs, seconds, memory, figure, entry.licence]
+    licence = re.split(r" [(]|;", entry.licence)[0]  # the whole of it stands in the network's card
+    return [name, f"{entry.dims}-D", f"{entry.parameters[2] / 1e6:.2f} M", macs, seconds, memory, figure, licence]
 
 
 def measured(name: str) -> dict:

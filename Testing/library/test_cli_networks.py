@@ -29,6 +29,12 @@ def test_the_list_has_every_network_and_dashes_where_nothing_was_measured(one_me
     assert rows["segmamba"].split()[4:7] == ["-", "-", "-"]
 
 
+def test_lines_of_the_list_begin_with_the_name_and_fit_a_wide_terminal(capsys):
+    lines = printed(capsys).splitlines()
+    assert {name for name in names() if not name.endswith("_test")} <= {line.split(" ")[0] for line in lines}
+    assert max(map(len, lines)) <= 160
+
+
 def test_a_card_tells_all(one_measured, capsys):
     card = printed(capsys, "vm_unet")
     entry = spec("vm_unet")
