@@ -11,13 +11,14 @@ from .CorrectPage import CorrectPage
 from .JobQueue import JobQueue
 from .Page import Page, Services
 from .PanelState import PanelState
+from .ReviewPage import ReviewPage
 from .RunArea import RunArea
 from .RunView import RunView
 from .SegmentLogic import SegmentLogic
 from .SegmentPage import SegmentPage
 
 # In the order of the work. Each has a .ui file of its own name.
-PAGES = (SegmentPage, CorrectPage)
+PAGES = (SegmentPage, CorrectPage, ReviewPage)
 
 
 class Panel(VTKObservationMixin):

@@ -95,6 +95,9 @@ class PanelState:
     largestComponent = _Flag()
     allFrames = _Flag()
     showSurface = _Flag()
+    reviewSource = _Text("scene")
+    reviewPlace = _Text()  # the folder or table of the review
+    reviewFile = _Text()  # the session to go on with
     lockedSegments = _Texts()  # IDs of segments that a correction leaves alone
 
     def __init__(self, node):

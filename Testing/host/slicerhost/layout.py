@@ -1,4 +1,4 @@
-"""slicer.app.layoutManager(): the slice and 3D view nodes and logics of the standard layout, without windows."""
+"""slicer.app.layoutManager(): view nodes and logics of the standard layout and of described ones, no windows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import slicer
 import vtk
 
 SLICE_VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+
+
+_STANDARD_LAYOUTS = range(100)  # those have the views that are always there
 
 
 class SliceWidget:
@@ -42,7 +45,8 @@ class ThreeDWidget:
 
 class LayoutManager:
     def __init__(self, scene, application_logic):
-        self._slices, self.layout = vtk.vtkCollection(), 3
+        self._scene, self._application_logic, self._layout_logic = scene, application_logic, None
+        self._slices, self._names, self.layout = vtk.vtkCollection(), list(SLICE_VIEWS), 3
         self._views = vtk.vtkCollection()
         application_logic.SetSliceLogics(self._slices)
         application_logic.SetViewLogics(self._views)
@@ -64,7 +68,20 @@ class LayoutManager:
         return tuple(SLICE_VIEWS)
 
     def sliceWidget(self, name: str) -> SliceWidget:
-        return SliceWidget(self._slices.GetItemAsObject(list(SLICE_VIEWS).index(name)))
+        """Of the standard layout, or of one that was described to the layout node."""
+        node = self._scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if name not in self._names and node is not None:
+            logic = self._add(slicer.vtkMRMLSliceLogic(), self._slices, self._scene, self._application_logic)
+            logic.SetSliceNode(node)
+            self._names.append(name)
+        return SliceWidget(self._slices.GetItemAsObject(self._names.index(name))) if name in self._names else None
+
+    def layoutLogic(self):
+        """Made when it is first asked for; it makes the view nodes of a described layout."""
+        if self._layout_logic is None:
+            self._layout_logic = slicer.vtkMRMLLayoutLogic()
+            self._layout_logic.SetMRMLScene(self._scene)
+        return self._layout_logic
 
     def mrmlSliceLogics(self):
         return self._slices
@@ -76,6 +93,8 @@ class LayoutManager:
 
     def setLayout(self, layout: int) -> None:
         self.layout = layout
+        if layout not in _STANDARD_LAYOUTS:
+            self.layoutLogic().GetLayoutNode().SetViewArrangement(layout)
 
     def resetSliceViews(self) -> None:
         for name in SLICE_VIEWS:

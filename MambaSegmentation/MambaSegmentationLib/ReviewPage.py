@@ -1,0 +1,289 @@
+"""The page Review: go through many segmentations, the most doubtful first, and decide on each."""
+
+from collections.abc import Callable
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MambaSegLib import review
+from MambaSegLib.errors import UserError
+
+from . import ReviewKeys, ReviewLogic, ReviewSources
+from .Page import Page
+from .ReviewCompare import ReviewCompare
+from .ReviewList import ReviewList
+from .ReviewOutput import ReviewOutput
+from .ReviewStructures import ReviewStructures
+
+
+class ReviewPage(Page):
+    title = _("Review")
+    toolTip = _("Go through many segmentations, the most doubtful first, and accept or flag each.")
+
+    def __init__(self, ui, state, services):
+        Page.__init__(self, ui, state, services)
+        self._isReading = False
+        self.review = ReviewLogic.Review()
+        self.list = ReviewList(ui, self.review, self._open, self._update)
+        self.compare = ReviewCompare(ui, self.review, services, self._attempt, self._onDecided)
+        self.structures = ReviewStructures(ui, self.review, self.compare.views.jump)
+        self.output = ReviewOutput(ui, self.review, services, self._attempt)
+        self._buttons = {
+            "next": ui.reviewNextButton,
+            "previous": ui.reviewPreviousButton,
+            "accept": ui.reviewAcceptButton,
+            "flag": ui.reviewFlagButton,
+            "correct": ui.reviewCorrectButton,
+            "compare": ui.reviewCompareButton,
+        }
+        self.keys = ReviewKeys.ReviewKeys({name: button.click for name, button in self._buttons.items()})
+        self._connect()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.reviewSourceSelector.connect("currentIndexChanged(int)", self._onSource)
+        ui.reviewPathEdit.connect("currentPathChanged(QString)", self._onSource)
+        ui.reviewReviewerEdit.connect("editingFinished()", self._onReviewer)
+        ui.reviewStartButton.connect("clicked()", lambda: self._attempt(self._start))
+        ui.reviewOpenButton.connect("clicked()", lambda: self._attempt(self._resume))
+        ui.reviewNextButton.connect("clicked()", lambda: self._step(1))
+        ui.reviewPreviousButton.connect("clicked()", lambda: self._step(-1))
+        ui.reviewAcceptButton.connect("clicked()", lambda: self._decide(review.COMPLETED))
+        ui.reviewFlagButton.connect("clicked()", lambda: self._decide(review.FLAGGED))
+        ui.reviewCorrectButton.connect("clicked()", self._correct)
+
+    def enter(self) -> None:
+        self._fillSources()
+        self._showKeys()
+        self.keys.install()
+        self.structures.show()
+        self.structures.updateFocus()
+        self._update()
+
+    def exit(self) -> None:
+        self.keys.remove()
+        self.structures.restore()
+        self.compare.end()
+
+    def cleanup(self) -> None:
+        self.exit()
+        Page.cleanup(self)
+        self._attempt(self.review.leave)
+
+    def bind(self) -> None:
+        """Another scene: go on with the review that it remembers."""
+        self._fillSources()
+        self.review.end()
+        if self.state.reviewFile:
+            self._attempt(lambda: self.review.resume(self.state.reviewFile))
+        self._showCase()
+
+    def refresh(self) -> None:
+        self.compare.update()
+        self._update()
+
+    def setRunning(self, isRunning: bool) -> None:
+        self.compare.update()
+        self.output.update()
+
+    def nodeAboutToBeRemoved(self, node) -> None:
+        self.compare.drop(node)
+        case = self.review.case
+        if case and (node is case.volume or node is case.segmentation):
+            self._attempt(case.keep)
+            self.review.forget()
+            self._showCase()
+
+    # Which list
+
+    def _fillSources(self) -> None:
+        """The database is offered where there is one."""
+        box = self.ui.reviewSourceSelector
+        names = {ReviewSources.SCENE: _("Open scene"), ReviewSources.FOLDER: _("Folder")}
+        names |= {ReviewSources.TABLE: _("Table (CSV)")}
+        if ReviewSources.dicomDatabase():
+            names[ReviewSources.DICOM] = _("DICOM database")
+        self._isReading = True
+        try:
+            box.clear()
+            for source, name in names.items():
+                box.addItem(name, source)
+            box.setCurrentIndex(max(box.findData(self.state.reviewSource), 0))
+            self.ui.reviewPathEdit.currentPath = self.state.reviewPlace
+            self.ui.reviewReviewerEdit.text = ReviewLogic.reviewer()
+        finally:
+            self._isReading = False
+
+    def _onSource(self) -> None:
+        if self._isReading:
+            return
+        source, place = self._source(), self.ui.reviewPathEdit.currentPath
+        if (source, place) != (self.state.reviewSource, self.state.reviewPlace):
+            self.state.reviewSource, self.state.reviewPlace = source, place
+        self._update()
+
+    def _source(self) -> str:
+        box = self.ui.reviewSourceSelector
+        return box.itemData(box.currentIndex) or ReviewSources.SCENE
+
+    def _onReviewer(self) -> None:
+        slicer.app.userSettings().setValue(ReviewLogic.REVIEWER_SETTING, self.ui.reviewReviewerEdit.text.strip())
+
+    def _start(self) -> None:
+        """Begin with the chosen source, or go on with it."""
+        self._onReviewer()
+        source, place = self._source(), self.ui.reviewPathEdit.currentPath
+        file = self.state.reviewFile if source == self.state.reviewSource == ReviewSources.SCENE else ""
+        warnings: list[str] = []
+        new = self.review.begin(source, place, file, self.ui.reviewBlindedCheckBox.checked, warnings.append)
+        self.state.reviewSource, self.state.reviewPlace = source, place
+        self._began(_("{n} new cases.").format(n=new), warnings)
+
+    def _resume(self) -> None:
+        kinds = f"{_('Review')} (*{review.ENDING})"
+        file = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Go on with a review"), "", kinds)
+        if file:
+            self.review.resume(file)
+            self._began("", [])
+
+    def _began(self, text: str, warnings: list[str]) -> None:
+        self.state.reviewFile = str(self.review.session.path)
+        self.output.forgetCheck()
+        for warning in warnings:
+            self.services.view.message("warning", warning, "")
+        entry = self.review.first()
+        if entry:
+            self._open(entry.id)
+        else:
+            self._showCase()
+            self._say(_("All cases of this list are reviewed."))
+
+    # Which case
+
+    def _open(self, entryId: str) -> None:
+        if self.review.case and self.review.case.isThere and self.review.case.entry.id == entryId:
+            return
+        self.structures.restore()
+        self.compare.end()
+        self._attempt(lambda: self._openNow(entryId))
+        self._showCase()
+
+    def _openNow(self, entryId: str) -> None:
+        case = self.review.open(entryId)
+        slicer.util.setSliceViewerLayers(background=case.volume, fit=True)
+        for node in ReviewSources.segmentations():
+            node.SetDisplayVisibility(node is case.segmentation)
+        self.ui.reviewCommentEdit.text = case.entry.comment
+
+    def _step(self, step: int) -> None:
+        entry = self.review.neighbour(step) if self.review.session else None
+        if entry:
+            self._open(entry.id)
+        elif self.review.session:
+            self._say(_("This is the last case.") if step > 0 else _("This is the first case."))
+
+    def _decide(self, status: str) -> None:
+        segmentId = self.structures.inFocus
+        outcome: list[bool] = []
+        comment = self.ui.reviewCommentEdit.text
+        if not self._attempt(lambda: outcome.append(self.review.decide(status, comment, segmentId))):
+            return
+        self._onDecided()
+        if outcome[0]:
+            self._next()
+        else:
+            status = self.review.case.status
+            open_ = [i for i in self.structures.ids if status(i) not in (review.COMPLETED, review.FLAGGED)]
+            self.structures.choose(open_[0])
+
+    def _next(self) -> None:
+        """The next case that waits for a decision, else it is told that there is none."""
+        entry = self.review.next()
+        if entry:
+            self._open(entry.id)
+        else:
+            self._say(_("All cases of this list are reviewed."))
+
+    def _correct(self) -> None:
+        case = self.review.case
+        self.state.inputVolume, self.state.resultSegmentation = case.volume, case.segmentation
+        self.services.refresh()
+        self.services.showPage("CorrectPage")
+
+    def _onDecided(self) -> None:
+        self.output.forgetCheck()
+        self.list.show()
+        self.structures.show()
+
+    # What is shown
+
+    def _showCase(self) -> None:
+        self.list.show()
+        self.structures.show()
+        if self.structures.ids:
+            self.structures.choose(self.structures.ids[0])
+        self.compare.update()
+        self._update()
+
+    def _update(self) -> None:
+        ui, case = self.ui, self.review.case
+        hasCase = bool(case and case.isThere)
+        ui.reviewPathEdit.visible = self._source() in (ReviewSources.FOLDER, ReviewSources.TABLE)
+        ui.reviewPathEdit.filters = 0x1 if self._source() == ReviewSources.FOLDER else 0x2
+        ui.reviewBlindedCheckBox.enabled = self.review.session is None
+        if self.review.session is not None:
+            ui.reviewBlindedCheckBox.checked = self.review.session.blinded is not None
+        ui.reviewHintLabel.text = self._hint()
+        ui.reviewHintLabel.visible = bool(ui.reviewHintLabel.text)
+        for section in (ui.reviewCaseSection, ui.reviewCompareSection, ui.reviewExportSection):
+            section.visible = hasCase
+        ui.reviewLogSection.visible = self.review.session is not None
+        if hasCase:
+            ui.reviewCaseLabel.text = case.entry.title
+        self.output.update()
+
+    def _hint(self) -> str:
+        if self.review.session is None:
+            return _("Choose where the cases are and press Start. Decisions are kept; you can stop at any time.")
+        if not self.review.entries():
+            return _("No case passes the filter.")
+        return "" if self.review.case else _("Click a case to open it.")
+
+    def _showKeys(self) -> None:
+        tips = {
+            "next": _("Go to the next case of the list."),
+            "previous": _("Go to the previous case of the list."),
+            "accept": _("The segmentation is good: go on with the next case."),
+            "flag": _("Something is wrong with it: go on with the next case."),
+            "correct": _("Correct it on the page Correct, and come back."),
+            "compare": _("Show the ticked segmentations side by side in linked views."),
+        }
+        for name, button in self._buttons.items():
+            key = ReviewKeys.keyOf(name)
+            button.toolTip = f"{tips[name]} ({_('key')} {key})" if key else tips[name]
+
+    def _say(self, text: str) -> None:
+        self.services.view.message("info", text, "")
+
+    def _attempt(self, action: Callable) -> bool:
+        """Do it; what the user can put right is shown."""
+        try:
+            action()
+        except UserError as error:
+            self.services.view.message("error", error.message, error.hint)
+            return False
+        except OSError as error:
+            hint = _("Check the rights of the folder and the room on the disk.")
+            self.services.view.message("error", str(error), hint)
+            return False
+        return True
+
+    def _onSceneClosing(self, caller, event) -> None:
+        """What was changed in a case from a file is kept."""
+        self.structures.restore()
+        self.compare.end()
+        if self.review.case:
+            self._attempt(self.review.case.keep)
+            self.review.forget()

@@ -1,0 +1,82 @@
+"""Segmentation nodes into files: as they are, or as numbers on the voxels of an image. Nothing is overwritten."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
+
+from MambaSegLib import label_file, label_table
+from MambaSegLib.errors import UserError
+from MambaSegLib.volume import Volume
+
+from . import SceneIO
+
+
+def writeSegmentation(segmentationNode, path: Path) -> None:
+    """As .seg.nrrd, under its name only when it is complete.
+
+    Raises UserError when the name is taken or the disk refuses.
+    """
+    if path.exists():
+        raise UserError(
+            _("'{path}' is there already; nothing is overwritten.").format(path=path), _("Choose a new name.")
+        )
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    storage = slicer.vtkMRMLSegmentationStorageNode()  # outside the scene: the node keeps pointing at its own file
+    storage.SetFileName(str(unfinished))
+    if not storage.WriteData(segmentationNode):
+        unfinished.unlink(missing_ok=True)
+        raise UserError(
+            _("The segmentation could not be written to '{path}'.").format(path=path),
+            _("Make room on the disk, or choose another folder."),
+        )
+    os.rename(unfinished, path)
+
+
+def writeLabels(segmentationNode, volumeNode, path: Path) -> Path:
+    """The segments as numbers 1, 2, ... on the grid of the volume, with names and codes in a .seg.nrrd.
+
+    Where segments overlap, the later one is written.
+    """
+    segmentation = segmentationNode.GetSegmentation()
+    ids = list(segmentation.GetSegmentIDs())
+    merged, transform = slicer.vtkOrientedImageData(), segmentationNode.GetParentTransformNode()
+    grid = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(volumeNode, transform)
+    grid.UnRegister(None)  # the caller owns it
+    names, values = vtk.vtkStringArray(), vtk.vtkIntArray()
+    for value, segmentId in enumerate(ids, start=1):
+        names.InsertNextValue(segmentId)
+        values.InsertNextValue(value)
+    done = segmentationNode.GenerateMergedLabelmapForAllSegments(
+        merged, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, grid, names, values
+    )
+    if not done:
+        raise UserError(
+            _("The segments of '{name}' could not be put on the image's voxels.").format(
+                name=segmentationNode.GetName()
+            ),
+            _("Check that the segmentation has a binary labelmap."),
+        )
+    array = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(merged.GetDimensions()[::-1])
+    rows = [_row(value, segmentation.GetSegment(i)) for value, i in enumerate(ids, start=1)]
+    labels = _onGridOf(volumeNode, array.astype(np.uint16))
+    return label_file.write_labels(path, labels, label_table.from_json(rows))
+
+
+def _row(value: int, segment) -> dict:
+    entry = vtk.mutable("")
+    segment.GetTag(segment.GetTerminologyEntryTagName(), entry)
+    color = [round(255 * channel) for channel in segment.GetColor()]
+    terminology = label_table.parse_terminology(str(entry))
+    return {"value": value, "name": segment.GetName(), "color": color, "terminology": terminology}
+
+
+def _onGridOf(volumeNode, array: np.ndarray) -> Volume:
+    """The array, (K, J, I), where the volume lies: in LPS, without its parent transform."""
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ SceneIO.ijkToRas(volumeNode)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    return Volume(array, tuple(spacing), tuple(matrix[:3, 3]), matrix[:3, :3] / spacing, volumeNode.GetName())
