@@ -138,7 +138,36 @@ def main_job() -> str:
     return f"Two CPU cores, no GPU; `Testing/benchmarks/main_job.py`.\n\n{table(header, rows)}"
 
 
-BLOCKS = {"model": model, "networks": networks, "ratios": ratios, "operators": operators, "main job": main_job}
+def correct() -> str:
+    """correct.json: per set of images and number of edited slices the mean over the planes, and the worst case."""
+    data = json.loads((RESULTS / "correct.json").read_text())
+    rows = []
+    for model_name, looks in data.items():
+        for look, measured in looks.items():
+            for count in sorted({r["slices"] for r in measured}):
+                planes = [r for r in measured if r["slices"] == count]
+                before, after, change = (
+                    sum(r[key] for r in planes) / len(planes) for key in ("before", "after", "mean_change")
+                )
+                worst = min(r["worst_change"] for r in planes)
+                numbers = [f"{before:.3f}", f"{after:.3f}", f"{change:+.3f}", f"{worst:+.3f}"]
+                rows.append([model_name, look, count, *numbers, sum(r["cases"] for r in planes)])
+    header = ["Model", "Images", "Slices corrected", "Dice before", "after", "Mean change", "Worst change", "Results"]
+    return table(header, rows)
+
+
+def review_score() -> str:
+    """review_score.json: how well the shipped score puts the worst first."""
+    data = json.loads((RESULTS / "review_score.json").read_text())
+    rows = [[look, f"{value:.2f}"] for look, value in data["shipped score, figures"].items()]
+    text = f"Model `{data['model']}`, half of {data['cases']} held-out cases; the other half chose the definition.\n\n"
+    return text + table(["Images", "Spearman correlation of score and Dice"], rows)
+
+
+BLOCKS = {
+    **{"model": model, "networks": networks, "ratios": ratios, "operators": operators, "main job": main_job},
+    **{"correct": correct, "review score": review_score},
+}
 
 
 def filled(readme: str, wanted=BLOCKS) -> str:
