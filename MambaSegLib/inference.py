@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable
 
@@ -28,11 +29,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """'auto' is cuda where there is one, else cpu. Never mps: its Conv3D is missing or slow in many torch versions.
+    """'auto' is what the variable MAMBASEG_DEVICE says, else cuda where there is one, else cpu.
+
+    Never mps by itself: its Conv3D is missing or slow in many torch versions.
 
     Raises:
         UserError: no such device, or not on this machine.
     """
+    name = (os.environ.get("MAMBASEG_DEVICE") or name) if name == "auto" else name
     kind, _, index = name.partition(":")
     if kind not in DEVICES or (index and not index.isdigit()):
         raise UserError(f"A device ({', '.join(DEVICES)}) was expected, but '{name}' came.", "Use 'auto'.")

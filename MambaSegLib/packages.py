@@ -28,12 +28,18 @@ _TRIAL = "import {name}; print('cuda', {name}.version.cuda if {name!r} == 'torch
 
 
 def run(params: dict, report: Report, warm: dict | None = None) -> dict:
-    """{"requirements": ["monai>=1.3", ...], "try": whether to import them, too (seconds); default true} ->
+    """Examine packages; nothing is changed.
 
-    {"python": executable, "packages": [{name, requirement, installed, state, problem}], "gpu": {driver, build},
-    "places": {site: folder, writable, free_mb, temporary_free_mb}, "long_paths": whether the names of files fit}.
-    state is ok, missing, old or broken (its metadata is there, but it cannot be imported); "build" is the CUDA version
-    that torch was built for, "" for none. Raises UserError for what is no requirement.
+    params: "requirements": ["monai>=1.3", ...]; "try": whether to import them, too (takes seconds; default true);
+    "keep": names whose versions are wanted.
+
+    Returns:
+        {"python": executable, "packages": [{name, requirement, installed, state, problem}], "kept": {name: version},
+        "gpu": {driver, build}, "places": {site, writable, free_mb, temporary_free_mb}, "long_paths"}. state is ok,
+        missing, old or broken (its metadata is there, but it cannot be imported); "build" is the CUDA version that
+        torch was built for, "" for none; "long_paths" says whether the names of torch's files fit.
+
+    Raises UserError for what is no requirement.
     """
     site, packages, build = Path(sysconfig.get_paths()["purelib"]), [], ""
     for index, text in enumerate(params["requirements"]):
@@ -46,6 +52,7 @@ def run(params: dict, report: Report, warm: dict | None = None) -> dict:
     return {
         "python": sys.executable,
         "packages": packages,
+        "kept": {name: found for name in params.get("keep", []) if (found := _version(name))},
         "gpu": {"driver": has_nvidia_driver(), "build": build},
         "places": {
             "site": str(site),
@@ -86,9 +93,8 @@ def _requirement(text: str):
 def _examine(requirement, text: str, is_tried: bool) -> tuple[dict, str]:
     """The finding, and the CUDA version of torch's build."""
     found = {"name": requirement.name, "requirement": text, "installed": "", "state": MISSING, "problem": ""}
-    try:
-        installed = version(requirement.name)
-    except PackageNotFoundError:
+    installed = _version(requirement.name)
+    if installed == "":
         return found, ""
     if installed is None:  # a folder of metadata without a version: an installation that was interrupted
         return {**found, "state": BROKEN, "problem": "its metadata is incomplete"}, ""
@@ -99,6 +105,14 @@ def _examine(requirement, text: str, is_tried: bool) -> tuple[dict, str]:
         return found, ""
     problem, build = _trial(requirement.name)
     return {**found, "state": BROKEN if problem else OK, "problem": problem}, build
+
+
+def _version(name: str) -> str | None:
+    """ "" when it is not installed; None when its metadata has no version."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _trial(name: str) -> tuple[str, str]:

@@ -1,87 +1,109 @@
-"""The Python packages that the worker needs: what is missing, and installing it after the user has agreed.
+"""The Python packages that the worker needs: says what is missing and how large it is, asks, installs, looks again.
 
-Nothing here runs when the module is loaded. torch comes through the PyTorch extension, which chooses the build for the
-graphics card; the rest through slicer.packaging.
+Nothing here runs when the module is loaded, and nothing is downloaded before the user has agreed.
 """
 
-import re
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from collections.abc import Callable
 
 import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-TORCH_REQUIREMENT = ">=2.2"
-_MISSING = re.compile(r"(?:Python package|No module named) '([\w.]+)'")
+from . import InstallCauses, PackagePlan, Settings
+from .Installation import Installation
+from .JobQueue import JobQueue, Task
+from .Jobs import Job, Listener, ignore
+from .RunView import RunView
+from .SceneIO import ExchangeFolder
+from .WorkerClient import PYTHON_SETTING
 
 
-def missingPackage(message: str) -> str:
-    """The package whose absence made a job fail with this message; "" if that was not the reason."""
-    found = _MISSING.search(message)
-    return found.group(1).split(".")[0] if found else ""
+class Dependencies:
+    """`onExamined(findings of the job "packages")` is called whenever they are known anew."""
 
+    def __init__(self, jobs: JobQueue, files: ExchangeFolder, view: RunView, requirementsFile: str):
+        self._jobs, self._files, self._view = jobs, files, view
+        self.requirements = PackagePlan.requirements(requirementsFile)
+        self.onExamined: Callable[[dict], None] = ignore
+        self._wasLooked = False
 
-def install(requirementsFile: str) -> bool:
-    """Ask, then install what is missing into Slicer's Python; what works already stays as it is.
+    def look(self) -> None:
+        """Once, when the user first sees the panel: tell what is missing, without trying to import it."""
+        if self._wasLooked:
+            return
+        self._wasLooked = True
+        try:
+            Job(self._jobs.worker, "packages", self._params(isTried=False), Listener(onFinished=self._onLooked))
+        except UserError:  # no Python for the worker: the first run will say so
+            return
 
-    Returns False when the user declined. Raises UserError when the PyTorch extension is missing or an installation
-    failed.
-    """
-    try:
-        if find_spec("torch") is None and not _installTorch():
-            return False
-        return _installOthers(requirementsFile)
-    except UserError:
-        raise
-    except Exception as error:  # pip, the network, the disk: whatever it was, the user can only try again
-        raise UserError(
-            _("The Python packages could not be installed: {error}").format(error=error),
-            _("Check the network connection, restart Slicer and try again. Slicer's log has the details."),
-        ) from error
+    def examine(self, onFinished: Callable[[dict], None] = ignore) -> None:
+        """In the run area: try every package; tells `onExamined`, then `onFinished`."""
 
+        def finished(findings: dict) -> None:
+            self.onExamined(findings)
+            onFinished(findings)
 
-def _installTorch() -> bool:
-    try:
-        import PyTorchUtils
-    except ModuleNotFoundError as error:
-        raise UserError(
-            _("The extension 'PyTorch', which installs torch, is missing."),
-            _("Install 'PyTorch' in the Extensions Manager, restart Slicer and try again."),
-        ) from error
-    logic = PyTorchUtils.PyTorchUtilsLogic()
-    return logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT) is not None
+        self._jobs.run(_("Check the packages"), "packages", self._params(isTried=True), onFinished=finished)
 
+    def offer(self, folder: str = "") -> None:
+        """Look what is missing, ask, and install it; from a folder of wheels if one is given."""
+        self.examine(lambda findings: self._ask(findings, folder))
 
-def _installOthers(requirementsFile: str) -> bool:
-    try:
-        from slicer.packaging import load_requirements, pip_ensure
-    except ModuleNotFoundError:  # Slicer before 5.12
-        return _installWithPip(requirementsFile)
-    try:
-        pip_ensure(load_requirements(requirementsFile), requester="MambaSegmentation")
-    except RuntimeError:  # this is how it says that the user declined
-        return False
-    return True
+    def _params(self, isTried: bool) -> dict:
+        return {"requirements": self.requirements, "keep": PackagePlan.KEPT, "try": isTried}
 
+    def _onLooked(self, findings: dict) -> None:
+        self.onExamined(findings)
+        plan = PackagePlan.Plan.of(findings)
+        if plan and not self._jobs.isRunning and not self._view.hasMessage:
+            text = _("Before the first run, Python packages must be installed: {names}; about {size} to download.")
+            text = text.format(names=", ".join(plan.sizesMb), size=PackagePlan.sizeText(plan.downloadMb))
+            self._view.message("info", text, _("Press the button to start; you will be asked first."), canInstall=True)
 
-def _installWithPip(requirementsFile: str) -> bool:
-    with open(requirementsFile, encoding="utf-8") as file:
-        lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
-    missing = [line for line in lines if not _isInstalled(re.split(r"[<>=!~; ]", line)[0])]
-    if not missing:
-        return True
-    question = _("These Python packages will be installed into Slicer: {names}. Continue?")
-    if not slicer.util.confirmOkCancelDisplay(question.format(names=", ".join(missing))):
-        return False
-    slicer.util.pip_install(missing)
-    return True
+    def _ask(self, findings: dict, folder: str) -> None:
+        """Raises UserError: shown by the run area."""
+        plan = PackagePlan.Plan.of(findings)
+        if not plan:
+            flaw = InstallCauses.flaw(findings)
+            if flaw:
+                self._view.message("warning", flaw.text, flaw.repair)
+            else:
+                self._view.message("info", _("All packages are there and work."))
+            return
+        self._refuse(findings, plan, folder)
+        question = _("Install into {site}:\n\n{rows}\n\n{where}. What is installed and works stays as it is.")
+        where = _("From the folder {folder}").format(folder=folder) if folder else _("About {size} to download")
+        size = PackagePlan.sizeText(plan.downloadMb)
+        text = question.format(site=findings["places"]["site"], rows=plan.text(), where=where.format(size=size))
+        if not slicer.util.confirmOkCancelDisplay(text, _("Install Python packages")):
+            return
+        place = folder or str(self._files.newFile("wheels"))
+        installation = Installation(self._jobs.worker, plan, place, bool(folder))
+        self._jobs.add(Task(_("Install packages"), installation.begin, Listener(onFinished=self._onInstalled)))
 
+    def _refuse(self, findings: dict, plan: PackagePlan.Plan, folder: str) -> None:
+        chosen = Settings.text(PYTHON_SETTING)
+        if chosen:
+            names = " ".join(f'"{text}"' for text in (*plan.install, *plan.repair))
+            raise UserError(
+                _("Jobs run in the Python of your settings ({path}), which Slicer does not change.").format(
+                    path=chosen
+                ),
+                _("Run there: {path} -m pip install {names}").format(path=chosen, names=names),
+            )
+        cause = InstallCauses.hindrance(findings, 0 if folder else plan.downloadMb)
+        if cause:
+            raise UserError(cause.text, cause.repair)
 
-def _isInstalled(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
+    def _onInstalled(self, result: dict) -> None:
+        self._jobs.worker.quit()  # a new worker sees the new packages
+        self.examine(self._onExaminedAfter)
+
+    def _onExaminedAfter(self, findings: dict) -> None:
+        bad = [f"{p['name']}: {p['problem'] or p['state']}" for p in findings["packages"] if p["state"] != "ok"]
+        if bad:
+            cause = InstallCauses.flaw(findings) or InstallCauses.recognise("\n".join(bad))
+            raise UserError(cause.text + "\n" + "\n".join(bad), cause.repair)
+        self._view.message("info", _("The packages are installed and work. Start again."))

@@ -13,11 +13,15 @@ from .WorkerClient import WorkerClient
 
 @dataclass
 class Problem:
-    """Why a run failed: what was expected and came, what to do, and what a developer wants to see."""
+    """Why a run failed: what was expected and came, what to do, and what a developer wants to see.
+
+    package: the Python package that is missing or damaged, if that is why.
+    """
 
     message: str
     hint: str = ""
     details: str = ""
+    package: str = ""
 
 
 def ignore(*arguments) -> None:
@@ -79,7 +83,7 @@ class Job(VTKObservationMixin):
             listener.onMetric(event["step"], event["name"], event["value"])
         elif kind == "failed":
             self.forget()
-            listener.onFailed(Problem(event["message"], event["hint"], event["traceback"]))
+            listener.onFailed(Problem(event["message"], event["hint"], event["traceback"], event.get("package", "")))
         elif kind == "cancelled":
             self.forget()
             listener.onCancelled("")

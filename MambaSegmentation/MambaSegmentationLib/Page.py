@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from slicer.util import VTKObservationMixin
 
+from .Dependencies import Dependencies
 from .JobQueue import JobQueue
 from .Models import Models
 from .PanelState import PanelState
@@ -28,6 +29,7 @@ class Services:
         showPage: shows the page of that class name ("CorrectPage").
         refresh: all pages look again at the state; for a page that changed it.
         isClosing: whether the scene is just being closed.
+        packages: the Python packages of the worker: what is missing, and installing it.
     """
 
     worker: WorkerClient
@@ -39,6 +41,7 @@ class Services:
     showPage: Callable[[str], None]
     refresh: Callable[[], None]
     isClosing: Callable[[], bool]
+    packages: Dependencies
 
 
 class Page(VTKObservationMixin):

@@ -8,6 +8,8 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from .CorrectPage import CorrectPage
+from .Dependencies import Dependencies
+from .FineTunePage import FineTunePage
 from .JobQueue import JobQueue
 from .Page import Page, Services
 from .PanelState import PanelState
@@ -16,9 +18,10 @@ from .RunArea import RunArea
 from .RunView import RunView
 from .SegmentLogic import SegmentLogic
 from .SegmentPage import SegmentPage
+from .SettingsPage import SettingsPage
 
 # In the order of the work. Each has a .ui file of its own name.
-PAGES = (SegmentPage, CorrectPage, ReviewPage)
+PAGES = (SegmentPage, CorrectPage, FineTunePage, ReviewPage, SettingsPage)
 
 
 class Panel(VTKObservationMixin):
@@ -40,10 +43,11 @@ class Panel(VTKObservationMixin):
         self.runView = RunView(self.ui)
         self.jobs = JobQueue(logic.worker)
         self.jobs.onChanged = self._onJobsChanged
-        self.runArea = RunArea(self.ui, self.jobs, self.runView, resourcePath("requirements.txt"))
+        packages = Dependencies(self.jobs, logic.files, self.runView, resourcePath("requirements.txt"))
+        self.runArea = RunArea(self.ui, self.jobs, self.runView, packages.offer)
         self.services = Services(
             *(logic.worker, self.jobs, logic.files, logic, logic.models),
-            *(self.runView, self.showPage, self.refresh, self.isClosing),
+            *(self.runView, self.showPage, self.refresh, self.isClosing, packages),
         )
         self._shown: Page | None = None
         self.pages: dict[str, Page] = {}
@@ -76,6 +80,7 @@ class Panel(VTKObservationMixin):
         """The user came (back) to the module."""
         self._isVisible = True
         self._show(self._currentPage())
+        self.services.packages.look()
 
     def exit(self) -> None:
         """The user went to another module."""

@@ -1,11 +1,10 @@
 """The area below the pages, as far as jobs show in it: queue, progress, end, cancel, and the offer to install."""
 
+from collections.abc import Callable
+
 import qt
 from slicer.i18n import tr as _
 
-from MambaSegLib.errors import UserError
-
-from . import Dependencies
 from .JobQueue import CANCELLED, DONE, FAILED, RUNNING, WAITING, JobQueue, Task
 from .Jobs import Listener, Problem
 from .RunView import RunView
@@ -70,11 +69,11 @@ class RunArea:
 
     Args:
         ui: the widgets of MambaSegmentation.ui by name.
-        requirementsFile: the packages that the install button offers.
+        onInstall: called by the button that offers to install what a job has missed.
     """
 
-    def __init__(self, ui, jobs: JobQueue, view: RunView, requirementsFile: str):
-        self._ui, self._jobs, self._view, self._requirementsFile = ui, jobs, view, requirementsFile
+    def __init__(self, ui, jobs: JobQueue, view: RunView, onInstall: Callable[[], None]):
+        self._ui, self._jobs, self._view = ui, jobs, view
         self._warnings: list[str] = []
         self._queue = QueueView(ui, jobs)
         jobs.onStarted = self._onStarted
@@ -87,7 +86,7 @@ class RunArea:
         )
         jobs.worker.onLog = view.log
         ui.cancelButton.connect("clicked()", self._onCancel)
-        ui.installButton.connect("clicked()", self._onInstall)
+        ui.installButton.connect("clicked()", lambda: onInstall())
 
     def showQueue(self) -> None:
         """The states of the tasks have changed."""
@@ -124,20 +123,9 @@ class RunArea:
 
     def _onFailed(self, problem: Problem) -> None:
         self._end()
-        package = Dependencies.missingPackage(problem.message)
-        hint = _("Press the button to install it; you will be asked first.") if package else problem.hint
-        self._view.message("error", problem.message, hint, problem.details, canInstall=bool(package))
+        hint = _("Press the button to install it; you will be asked first.") if problem.package else problem.hint
+        self._view.message("error", problem.message, hint, problem.details, canInstall=bool(problem.package))
 
     def _onCancelled(self, reason: str) -> None:
         self._end()
         self._view.message("info", reason or _("Stopped. Nothing in the scene was changed."))
-
-    def _onInstall(self) -> None:
-        try:
-            isInstalled = Dependencies.install(self._requirementsFile)
-        except UserError as error:
-            self._view.message("error", error.message, error.hint, canInstall=True)
-            return
-        if isInstalled:
-            self._jobs.worker.quit()  # a new worker sees the new packages
-            self._view.message("info", _("The packages are installed. Start again."))

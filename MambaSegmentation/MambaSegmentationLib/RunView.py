@@ -104,6 +104,10 @@ class RunView:
         for line in details.splitlines():
             self.log("    " + line)
 
+    @property
+    def hasMessage(self) -> bool:
+        return not self._ui.messageFrame.isHidden()
+
     def hideMessage(self) -> None:
         self._ui.messageFrame.hide()
 

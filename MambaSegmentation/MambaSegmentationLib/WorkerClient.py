@@ -18,6 +18,8 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 from MambaSegLib.job import ENDINGS, Cancel, Request, decode_event, encode_request
 
+from . import Settings
+
 PYTHON_SETTING = "MambaSegmentation/pythonExecutable"
 CANCEL_GRACE_MS = 1500
 _QUIT_GRACE_MS = 300
@@ -54,6 +56,7 @@ def workerEnvironment() -> dict[str, str]:
     old = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*folders, *([old] if old else [])]))
     environment["PYTHONIOENCODING"] = "utf-8"
+    environment.update(Settings.workerVariables())
     return environment
 
 

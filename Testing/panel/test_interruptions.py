@@ -130,35 +130,6 @@ def test_missing_torch_offers_to_install(user, crop, python_without_torch):
     assert user.segment(crop) is None
     assert "'torch'" in user.message and user.ui.installButton.visible
     assert slicer.packaging.calls == [], "nothing is installed before the user asks for it"
-    user.click(user.ui.installButton)
-    ((verb, packages),) = slicer.packaging.calls
-    assert verb == "pip_ensure" and any(p.startswith("monai") for p in packages)
-    assert not any(p.startswith("torch") for p in packages)
-
-
-def test_torch_comes_from_the_pytorch_extension(module, monkeypatch):
-    import sys
-    import types
-
-    from MambaSegmentationLib import Dependencies
-
-    from MambaSegLib.errors import UserError
-
-    requirements = module.resourcePath("requirements.txt")
-    asked = []
-
-    class PyTorchUtilsLogic:
-        def installTorch(self, **options):
-            asked.append(options)
-            return None  # the user declined
-
-    monkeypatch.setattr(Dependencies, "find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
-    with pytest.raises(UserError, match="Extensions Manager"):
-        Dependencies.install(requirements)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic))
-    assert Dependencies.install(requirements) is False
-    assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.2"}]
 
 
 def test_wrong_python_setting_is_a_clear_message(user, crop):

@@ -104,12 +104,17 @@ class qSlicerScriptedLoadableModule:
 
 
 class Packaging(types.ModuleType):
-    """slicer.packaging that installs nothing: `calls` lists what was asked for, `missing` what pip_check denies."""
+    """slicer.packaging that installs nothing: `calls` lists what was asked for, `missing` what pip_check denies.
+
+    Without blocking, pip_install tells the lines of `log` and then `returnCode`, later, from the event loop.
+    """
 
     def __init__(self):
         super().__init__("slicer.packaging")
         self.calls: list[tuple[str, list[str]]] = []
         self.missing: set[str] = set()
+        self.log: list[str] = []
+        self.returnCode = 0
 
     @staticmethod
     def _names(requirements) -> list[str]:
@@ -126,9 +131,29 @@ class Packaging(types.ModuleType):
         self.calls.append(("pip_ensure", self._names(requirements)))
         return []
 
-    def pip_install(self, requirements, **options) -> list[str]:
+    def pip_install(
+        self,
+        requirements,
+        constraints=None,
+        no_deps_requirements=None,
+        skip_packages=None,
+        blocking=True,
+        show_progress=True,
+        requester=None,
+        parent=None,
+        logCallback=None,
+        completedCallback=None,
+    ) -> None:
         self.calls.append(("pip_install", self._names(requirements)))
-        return []
+        if blocking:
+            return
+
+        def end() -> None:
+            for line in self.log:
+                logCallback(line)
+            completedCallback(self.returnCode)
+
+        qt.QTimer.singleShot(20, end)
 
     def pip_uninstall(self, requirements, **options) -> None:
         self.calls.append(("pip_uninstall", self._names(requirements)))

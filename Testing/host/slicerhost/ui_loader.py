@@ -66,6 +66,8 @@ def _check_properties(path: str, root, objects: dict) -> None:
             continue
         for item in element.findall("property"):
             name = item.get("name")
+            if name == "buddy":  # set by the loader after all widgets are there; no property of Qt
+                continue
             if item.get("stdset") != "0" and widget.metaObject().indexOfProperty(name) < 0:
                 problems.add("ui", f"{path}: {element.get('class')} has no property {name}")
 

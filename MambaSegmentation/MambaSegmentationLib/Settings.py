@@ -1,0 +1,34 @@
+"""What the user set once for all scenes, kept in Slicer's settings."""
+
+import qt
+import slicer
+
+from MambaSegLib import corrections
+
+ANNOTATOR_SETTING = "MambaSegmentation/annotator"
+CORRECTIONS_FOLDER_SETTING = "MambaSegmentation/correctionsFolder"
+DEVICE_SETTING = "MambaSegmentation/device"
+THREADS_SETTING = "MambaSegmentation/threads"
+
+
+def text(key: str) -> str:
+    """The setting, "" when it was never set."""
+    return slicer.util.settingsValue(key, "", converter=str)
+
+
+def store(key: str, value: str) -> None:
+    """Set it; "" forgets it."""
+    settings = qt.QSettings()
+    settings.setValue(key, value) if value else settings.remove(key)
+
+
+def correctionsFolder() -> str:
+    """Where corrected cases are collected."""
+    return text(CORRECTIONS_FOLDER_SETTING) or str(corrections.default_folder())
+
+
+def workerVariables() -> dict[str, str]:
+    """Environment variables by which the background process obeys the settings."""
+    threads, device = text(THREADS_SETTING), text(DEVICE_SETTING)
+    found = {"OMP_NUM_THREADS": threads, "MAMBASEG_DEVICE": device}
+    return {name: value for name, value in found.items() if value}
