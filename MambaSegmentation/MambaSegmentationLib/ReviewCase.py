@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib import label_table, worklist
+from MambaSegLib.dicom_series import is_dicom
 from MambaSegLib.errors import UserError
 
 from . import ReviewSources, SceneIO
@@ -154,8 +155,8 @@ class ReviewCase:
 
     def _loadImage(self, path: Path):
         self._check(path)
-        files = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
-        return self._load(slicer.util.loadVolume, files[0], {"show": False})
+        file = next(item for item in sorted(path.iterdir()) if is_dicom(item)) if path.is_dir() else path
+        return self._load(slicer.util.loadVolume, file, {"show": False})
 
     def _loadLabels(self, path: Path):
         self._check(path)

@@ -29,6 +29,10 @@ def reviewer() -> str:
     )
 
 
+def setReviewer(name: str) -> None:
+    slicer.app.userSettings().setValue(REVIEWER_SETTING, name)
+
+
 class Review:
     """A worklist that is gone through.
 

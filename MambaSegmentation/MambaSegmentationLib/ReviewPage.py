@@ -2,19 +2,29 @@
 
 from collections.abc import Callable
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib import review
 from MambaSegLib.errors import UserError
 
-from . import ReviewKeys, ReviewLogic, ReviewSources
+from . import ReviewKeys, ReviewSources
 from .Page import Page
 from .ReviewCompare import ReviewCompare
 from .ReviewList import ReviewList
+from .ReviewLogic import Review
 from .ReviewOutput import ReviewOutput
+from .ReviewStart import ReviewStart
 from .ReviewStructures import ReviewStructures
+
+_TIPS = {
+    "next": _("Go to the next case of the list."),
+    "previous": _("Go to the previous case of the list."),
+    "accept": _("The segmentation is good: go on with the next case."),
+    "flag": _("Something is wrong with it: go on with the next case."),
+    "correct": _("Correct it on the page Correct, and come back."),
+    "compare": _("Show the ticked segmentations side by side in linked views."),
+}
 
 
 class ReviewPage(Page):
@@ -23,8 +33,8 @@ class ReviewPage(Page):
 
     def __init__(self, ui, state, services):
         Page.__init__(self, ui, state, services)
-        self._isReading = False
-        self.review = ReviewLogic.Review()
+        self.review = Review()
+        self.start = ReviewStart(ui, state, self.review, self._attempt, self._onBegun)
         self.list = ReviewList(ui, self.review, self._open, self._update)
         self.compare = ReviewCompare(ui, self.review, services, self._attempt, self._onDecided)
         self.structures = ReviewStructures(ui, self.review, self.compare.views.jump)
@@ -43,11 +53,6 @@ class ReviewPage(Page):
 
     def _connect(self) -> None:
         ui = self.ui
-        ui.reviewSourceSelector.connect("currentIndexChanged(int)", self._onSource)
-        ui.reviewPathEdit.connect("currentPathChanged(QString)", self._onSource)
-        ui.reviewReviewerEdit.connect("editingFinished()", self._onReviewer)
-        ui.reviewStartButton.connect("clicked()", lambda: self._attempt(self._start))
-        ui.reviewOpenButton.connect("clicked()", lambda: self._attempt(self._resume))
         ui.reviewNextButton.connect("clicked()", lambda: self._step(1))
         ui.reviewPreviousButton.connect("clicked()", lambda: self._step(-1))
         ui.reviewAcceptButton.connect("clicked()", lambda: self._decide(review.COMPLETED))
@@ -55,7 +60,7 @@ class ReviewPage(Page):
         ui.reviewCorrectButton.connect("clicked()", self._correct)
 
     def enter(self) -> None:
-        self._fillSources()
+        self.start.show()
         self._showKeys()
         self.keys.install()
         self.structures.show()
@@ -74,10 +79,10 @@ class ReviewPage(Page):
 
     def bind(self) -> None:
         """Another scene: go on with the review that it remembers."""
-        self._fillSources()
         self.review.end()
         if self.state.reviewFile:
             self._attempt(lambda: self.review.resume(self.state.reviewFile))
+        self.start.show()
         self._showCase()
 
     def refresh(self) -> None:
@@ -96,60 +101,7 @@ class ReviewPage(Page):
             self.review.forget()
             self._showCase()
 
-    # Which list
-
-    def _fillSources(self) -> None:
-        """The database is offered where there is one."""
-        box = self.ui.reviewSourceSelector
-        names = {ReviewSources.SCENE: _("Open scene"), ReviewSources.FOLDER: _("Folder")}
-        names |= {ReviewSources.TABLE: _("Table (CSV)")}
-        if ReviewSources.dicomDatabase():
-            names[ReviewSources.DICOM] = _("DICOM database")
-        self._isReading = True
-        try:
-            box.clear()
-            for source, name in names.items():
-                box.addItem(name, source)
-            box.setCurrentIndex(max(box.findData(self.state.reviewSource), 0))
-            self.ui.reviewPathEdit.currentPath = self.state.reviewPlace
-            self.ui.reviewReviewerEdit.text = ReviewLogic.reviewer()
-        finally:
-            self._isReading = False
-
-    def _onSource(self) -> None:
-        if self._isReading:
-            return
-        source, place = self._source(), self.ui.reviewPathEdit.currentPath
-        if (source, place) != (self.state.reviewSource, self.state.reviewPlace):
-            self.state.reviewSource, self.state.reviewPlace = source, place
-        self._update()
-
-    def _source(self) -> str:
-        box = self.ui.reviewSourceSelector
-        return box.itemData(box.currentIndex) or ReviewSources.SCENE
-
-    def _onReviewer(self) -> None:
-        slicer.app.userSettings().setValue(ReviewLogic.REVIEWER_SETTING, self.ui.reviewReviewerEdit.text.strip())
-
-    def _start(self) -> None:
-        """Begin with the chosen source, or go on with it."""
-        self._onReviewer()
-        source, place = self._source(), self.ui.reviewPathEdit.currentPath
-        file = self.state.reviewFile if source == self.state.reviewSource == ReviewSources.SCENE else ""
-        warnings: list[str] = []
-        new = self.review.begin(source, place, file, self.ui.reviewBlindedCheckBox.checked, warnings.append)
-        self.state.reviewSource, self.state.reviewPlace = source, place
-        self._began(_("{n} new cases.").format(n=new), warnings)
-
-    def _resume(self) -> None:
-        kinds = f"{_('Review')} (*{review.ENDING})"
-        file = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Go on with a review"), "", kinds)
-        if file:
-            self.review.resume(file)
-            self._began("", [])
-
-    def _began(self, text: str, warnings: list[str]) -> None:
-        self.state.reviewFile = str(self.review.session.path)
+    def _onBegun(self, warnings: list[str]) -> None:
         self.output.forgetCheck()
         for warning in warnings:
             self.services.view.message("warning", warning, "")
@@ -230,11 +182,6 @@ class ReviewPage(Page):
     def _update(self) -> None:
         ui, case = self.ui, self.review.case
         hasCase = bool(case and case.isThere)
-        ui.reviewPathEdit.visible = self._source() in (ReviewSources.FOLDER, ReviewSources.TABLE)
-        ui.reviewPathEdit.filters = 0x1 if self._source() == ReviewSources.FOLDER else 0x2
-        ui.reviewBlindedCheckBox.enabled = self.review.session is None
-        if self.review.session is not None:
-            ui.reviewBlindedCheckBox.checked = self.review.session.blinded is not None
         ui.reviewHintLabel.text = self._hint()
         ui.reviewHintLabel.visible = bool(ui.reviewHintLabel.text)
         for section in (ui.reviewCaseSection, ui.reviewCompareSection, ui.reviewExportSection):
@@ -252,17 +199,9 @@ class ReviewPage(Page):
         return "" if self.review.case else _("Click a case to open it.")
 
     def _showKeys(self) -> None:
-        tips = {
-            "next": _("Go to the next case of the list."),
-            "previous": _("Go to the previous case of the list."),
-            "accept": _("The segmentation is good: go on with the next case."),
-            "flag": _("Something is wrong with it: go on with the next case."),
-            "correct": _("Correct it on the page Correct, and come back."),
-            "compare": _("Show the ticked segmentations side by side in linked views."),
-        }
         for name, button in self._buttons.items():
             key = ReviewKeys.keyOf(name)
-            button.toolTip = f"{tips[name]} ({_('key')} {key})" if key else tips[name]
+            button.toolTip = f"{_TIPS[name]} ({_('key')} {key})" if key else _TIPS[name]
 
     def _say(self, text: str) -> None:
         self.services.view.message("info", text, "")

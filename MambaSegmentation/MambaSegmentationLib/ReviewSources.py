@@ -11,11 +11,12 @@ from slicer.i18n import tr as _
 from MambaSegLib import catalogue, review, worklist
 from MambaSegLib.errors import UserError
 
-from . import SceneIO
+from . import SceneIO, SegmentVoxels
 
 SCENE, FOLDER, TABLE, DICOM = "scene", "folder", "table", "dicom"
 DICOM_PREFIX = "dicom:"
 DERIVED_ATTRIBUTE = "MambaSegmentation.derived"  # nodes of ours that are no case: the overlay of a comparison
+_SCENE_NAME = "scene "
 _MODALITY = "0008,0060"
 _SERIES_DESCRIPTION = "0008,103e"
 
@@ -49,19 +50,19 @@ def sessionFile(source: str, path: str) -> Path:
         raise UserError(
             problem.format(folder=folder, error=error.strerror), _("Check the rights of the folder.")
         ) from error
-    name = "dicom" if source == DICOM else f"scene {datetime.now():%Y-%m-%d %H-%M-%S}"
+    name = "dicom" if source == DICOM else f"{_SCENE_NAME}{datetime.now():%Y-%m-%d %H-%M-%S}"
     return folder / (name + review.ENDING)
+
+
+def isSceneSession(file: str) -> bool:
+    """Whether that file is the review of a scene."""
+    return Path(file).name.startswith(_SCENE_NAME)
 
 
 def segmentations() -> list:
     """The segmentations of the scene that a user may review."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if not node.GetHideFromEditors() and not node.GetAttribute(DERIVED_ATTRIBUTE)]
-
-
-def volumeOf(segmentationNode):
-    """The image it was drawn on, None if unknown."""
-    return segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
 def _given(path: str, hint: str) -> Path:
@@ -73,7 +74,7 @@ def _given(path: str, hint: str) -> Path:
 def _fromScene(warn: Callable[[str], None]) -> list[worklist.Entry]:
     rows, left = [], []
     for node in segmentations():
-        volume = volumeOf(node)
+        volume = SegmentVoxels.volumeOf(node)
         if volume is None:
             left.append(node.GetName())
             continue
