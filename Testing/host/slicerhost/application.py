@@ -34,6 +34,7 @@ LOGICS = {
     "tables": "vtkSlicerTablesLogic",
     "texts": "vtkSlicerTextsLogic",
     "volumerendering": "vtkSlicerVolumeRenderingLogic",
+    "plots": "vtkSlicerPlotsLogic",
     "cameras": "vtkSlicerCamerasModuleLogic",
     "sequences": "vtkSlicerSequencesLogic",
 }
