@@ -114,6 +114,12 @@ def _measure(value: dict) -> str:
     return f"{value['name']} ({value['unit']})" if value.get("unit") else value["name"]
 
 
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
 def _training(data: dict) -> str:
     network, provenance = data["network"], data["provenance"]
     hyper = ", ".join(f"{key} = {value}" for key, value in network["hyper"].items())
@@ -122,7 +128,7 @@ def _training(data: dict) -> str:
             ("Network", f"`{network['name']}`" + (f" ({hyper})" if hyper else "")),
             ("Data", provenance["data"]),
             ("Cases", f"{len(provenance['cases'])} to train, {len(provenance['validation_cases'])} to validate"),
-            ("Time", f"{provenance['train_time_s'] / 60:.0f} min" if provenance["train_time_s"] else ""),
+            ("Time", _time(provenance["train_time_s"])),
             ("Keywords", ", ".join(data["keywords"])),
         ]
     )

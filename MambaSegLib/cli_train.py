@@ -91,10 +91,18 @@ def _finetune(options: argparse.Namespace) -> None:
         print_json(result)
         return
     decision = result["decision"]
-    keys = ("structure", "cases", "dice_before", "dice_after", "difference", "low", "high")
     if decision["rows"]:
-        heads = ["Structure", "Cases", "Dice before", "after", "Difference", "95 % from", "to"]
-        print(table(heads, [[row[key] for key in keys] for row in decision["rows"]]))
+        heads = ["Structure", "Cases", "Dice before", "after", "Difference", "95 % interval"]
+        print(table(heads, [_judged(row) for row in decision["rows"]]))
     print("\n" + "\n".join(decision["reasons"]))
     where = "is in use now" if result["promoted"] else "is kept, not in use"
     print(f"\nThe new model {where}: {result['candidate']} ({result['steps']} steps, {duration(result['time_s'])}).")
+
+
+def _judged(row: dict) -> list:
+    """A structure of the gate's decision; a difference is small, so three decimals."""
+    if row["difference"] is None:
+        return [row["structure"], row["cases"], "", "", "", ""]
+    before, after = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("dice_before", "dice_after"))
+    interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+    return [row["structure"], row["cases"], before, after, f"{row['difference']:+.3f}", interval]

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,11 @@ OPSET = 17
 SEED = 20260101
 
 
-def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """The job.
 
     Args:
-        params: "model" (id or folder), "output" (new file, or new folder for "monai"), "format" (of ``FORMATS``).
+        request: "model" (id or folder), "output" (new file, or new folder for "monai"), "format" (of ``FORMATS``).
         report: messages.
         warm: not used.
 
@@ -46,18 +47,18 @@ def run(params: dict, report: Report, warm: dict | None = None) -> dict:
     Raises:
         UserError: no such model or format, the output exists, a package is missing, the network cannot be expressed.
     """
-    bundle, output = (catalogue.find(params["model"]), Path(params["output"]).expanduser().absolute())
-    if params.get("format") not in FORMATS:
-        raise UserError(f"Unknown format {params.get('format')!r}.", f"Choose one of {', '.join(FORMATS)}.")
+    bundle, output = (catalogue.find(request["model"]), Path(request["output"]).expanduser().absolute())
+    if request.get("format") not in FORMATS:
+        raise UserError(f"Unknown format {request.get('format')!r}.", f"Choose one of {', '.join(FORMATS)}.")
     if output.exists():
         raise UserError(f"{output} exists already.", "Choose another name; nothing is overwritten.")
-    result = {"output": str(output), "format": params["format"], "input_shape": None, "difference": None}
+    result = {"output": str(output), "format": request["format"], "input_shape": None, "difference": None}
     report.message(f"Exporting {bundle.title}")
-    if params["format"] == "monai":
+    if request["format"] == "monai":
         write_monai_bundle(bundle, output)
         return result
     image = _window(bundle)
-    difference = _write_network(bundle, image, output, params["format"])
+    difference = _write_network(bundle, image, output, request["format"])
     return result | {"input_shape": list(image.shape), "difference": difference}
 
 
@@ -111,7 +112,9 @@ def export_network(network: nn.Module, image: Tensor, file: Path, write, name: s
         with operators_replaced(PLAIN):
             network(image)  # orders of scans are made and kept here, not while tracing
             try:
-                write(network, image, file)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # fixed sizes are meant, and what was written is compared below
+                    write(network, image, file)
             except Exception as error:  # the exporters raise all sorts of things
                 raise UserError(
                     f"The network '{name}' cannot be written as {kind} with torch {torch.__version__}: "

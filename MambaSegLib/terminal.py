@@ -113,7 +113,8 @@ class ProgressLine:
         now = time.monotonic()
         if self._start is None or fraction < self._start[1]:
             self._start = (now, fraction)
-        text = f"{100 * fraction:3.0f} %  {label}{self._time_left(now, fraction)}"
+        left = "" if label.endswith(" left") else self._time_left(now, fraction)  # the job knows better
+        text = f"{100 * fraction:3.0f} %  {label}{left}"
         if self._is_terminal:
             filled = round(fraction * _BAR_WIDTH)
             text = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}"

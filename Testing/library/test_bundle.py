@@ -221,7 +221,9 @@ def test_the_card_says_everything_a_user_must_know(bundle):
     data["metrics"] = {"protocol": "Five patients never seen.", "values": [
         {"structure": "Anterior", "name": "HD95", "unit": "mm", "mean": 1.234, "sd": None, "n": 5}]}  # fmt: skip
     data["provenance"]["curve"] = [{"step": step, "loss": 1 / step} for step in range(1, 201)]
+    data["provenance"]["train_time_s"] = 12.4
     card = card_markdown(data)
+    assert "- Time: 12 s" in card
     expected = ["Not a medical device", "Tests only.", "Finds nothing real.", "Five patients never seen.", "Apache-2.0"]
     expected += ["| Anterior | HD95 (mm) | 1.234 | - | 5 |", data["weights"]["sha256"], "SCT 3710005", "#dc783c"]
     for words in expected:

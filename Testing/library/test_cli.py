@@ -276,6 +276,14 @@ def test_a_terminal_sees_one_line_drawn_over():
     assert widths[5] >= widths[4], "the rest of a longer line stays visible"
 
 
+def test_the_time_left_is_told_once():
+    screen = Screen(False)
+    line = ProgressLine(screen)
+    for done in (0, 5):
+        line(progress(done, 10, "Step 5 of 10, about 3 min left"))
+    assert screen == ["  0 %  Step 5 of 10, about 3 min left\n", " 50 %  Step 5 of 10, about 3 min left\n"]
+
+
 def test_a_file_gets_a_line_every_ten_percent_and_warnings():
     screen = Screen(False)
     line = ProgressLine(screen)
@@ -291,6 +299,20 @@ def test_durations_and_tables_read_well():
     assert [duration(s) for s in (0.4, 59.4, 61, 3725)] == ["0 s", "59 s", "1 min 01 s", "1 h 02 min"]
     lines = table(["Structure", "mL"], [["Anterior", 1.5], ["P", 12.25]]).splitlines()
     assert lines == ["Structure     mL", "---------  -----", "Anterior    1.50", "P          12.25"]
+
+
+def test_small_changes_of_dice_are_shown_with_three_decimals(monkeypatch, capsys):
+    row = {"structure": "Ball", "cases": 5, "dice_before": 0.9071, "dice_after": 0.9058}
+    rows = [row | {"difference": -0.0013, "low": -0.003, "high": 0.001}]
+    rows.append(
+        dict.fromkeys(("dice_before", "dice_after", "difference", "low", "high")) | {"structure": "B", "cases": 0}
+    )
+    decision = {"rows": rows, "reasons": ["No structure lost more than 0.01 Dice."]}
+    result = {"decision": decision, "promoted": True, "candidate": "folder", "steps": 6, "time_s": 134.0}
+    monkeypatch.setattr("MambaSegLib.cli_train.run_job", lambda *_: result)
+    assert cli.main(["finetune", "some", "cases"]) == 0
+    told = capsys.readouterr().out
+    assert "0.907        0.906  -0.001      -0.003 to +0.001" in told and "2 min 14 s" in told
 
 
 def test_an_error_in_the_program_is_exit_code_1(monkeypatch, capsys):

@@ -76,10 +76,11 @@ def test_every_family_can_be_written(name, kind, tmp_path):
     assert difference < tolerance * max(1, expected.abs().max().item())
 
 
-def test_a_model_becomes_one_file(tiny_bundle, tmp_path, capsys):
+def test_a_model_becomes_one_file(tiny_bundle, tmp_path, capsys, recwarn):
     pytest.importorskip("onnxruntime")
     output = tmp_path / "out" / "tiny.onnx"
     assert cli.main(["export", str(tiny_bundle), "-o", str(output), "--format", "onnx", "--json"]) == 0
+    assert not [w for w in recwarn if "Tracer" in w.category.__name__], "warnings about what is meant to be so"
     result = json.loads(capsys.readouterr().out)
     assert result["input_shape"] == [1, 1, 32, 32, 32] and result["difference"] < 1e-4
     described = json.loads(output.with_name("tiny.onnx.json").read_text())
