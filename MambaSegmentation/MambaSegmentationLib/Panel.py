@@ -10,7 +10,6 @@ from slicer.util import VTKObservationMixin
 from .CorrectPage import CorrectPage
 from .Dependencies import Dependencies
 from .FineTunePage import FineTunePage
-from .FineTunePage import FineTunePage
 from .JobQueue import JobQueue
 from .Page import Page, Services
 from .PanelState import PanelState
