@@ -27,11 +27,11 @@ EXAMPLE = (
 )
 
 
-def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """The job.
 
     Args:
-        params: "checkpoint" (file or trained folder); optional "trust" (true: the user vouches for a pickle's origin),
+        request: "checkpoint" (file or trained folder); optional "trust" (true: the user vouches for a pickle's origin),
             "network" (variant; default: recognised), "in_channels", "hyper" (overrides), "labels" (names of the classes
             1, 2, ...), "settings" (an object or the path of a JSON file with entries of ``SETTINGS``), "fold", "mirror"
             (true: average over mirrored images as nnU-Net does, several times slower), "output" (folder of models).
@@ -44,24 +44,24 @@ def run(params: dict, report: Report, warm: dict | None = None) -> dict:
     Raises:
         UserError: anything the user can put right; nothing is written then.
     """
-    if not params.get("checkpoint"):
+    if not request.get("checkpoint"):
         raise UserError("The request must name 'checkpoint'.", "Give a file with weights, or a trained folder.")
-    source = find_source(params["checkpoint"], str(params.get("fold") or ""))
+    source = find_source(request["checkpoint"], str(request.get("fold") or ""))
     report.message(f"Reading {source.weights}")
-    checkpoint = _completed(read_checkpoint(source.weights, bool(params.get("trust"))), source)
+    checkpoint = _completed(read_checkpoint(source.weights, bool(request.get("trust"))), source)
     imported = build(
         checkpoint,
         source.weights.name,
-        params.get("network") or "",
-        int(params.get("in_channels") or 0),
+        request.get("network") or "",
+        int(request.get("in_channels") or 0),
         0,
-        params.get("hyper"),
+        request.get("hyper"),
     )
-    data, notes = _bundle_data(imported, checkpoint, source, params)
+    data, notes = _bundle_data(imported, checkpoint, source, request)
     with tempfile.TemporaryDirectory(prefix="mambaseg-import-") as folder:
         weights = {name: tensor.numpy() for name, tensor in imported.network.state_dict().items()}
         bundle = write_bundle(Path(folder) / data["id"], data, weights)
-        version = model_store.add(bundle, folder=params.get("output") or None)
+        version = model_store.add(bundle, folder=request.get("output") or None)
     for note in notes:
         report.message(note, "warning")
     result = {"bundle": str(version.folder), "id": version.id, "network": imported.name, "notes": notes}
@@ -82,21 +82,21 @@ def _completed(checkpoint: Checkpoint, source: Source) -> Checkpoint:
     )
 
 
-def _bundle_data(imported: Imported, checkpoint: Checkpoint, source: Source, params: dict) -> tuple[dict, list[str]]:
+def _bundle_data(imported: Imported, checkpoint: Checkpoint, source: Source, request: dict) -> tuple[dict, list[str]]:
     """Everything of ``bundle.json`` but the weights, and what the user should know."""
-    settings, notes = _settings(params), list(source.notes)
+    settings, notes = _settings(request), list(source.notes)
     plan = checkpoint.plans
     data = _description(imported, checkpoint, source) | {"inputs": _inputs(imported, checkpoint)}
     if plan and "spacing" in plan:
         notes += notes_of(plan)
-        mirrored = checkpoint.mirror_axes if params.get("mirror") else ()
+        mirrored = checkpoint.mirror_axes if request.get("mirror") else ()
         data |= {"preprocessing": preprocessing_of(plan), "inference": inference_of(plan, mirrored)}
     elif not {"preprocessing", "inference"} <= settings.keys():
         raise UserError(
             f"{source.weights.name} says nothing about voxel size, intensities and patch.",
             f"Give a file with --settings, such as {EXAMPLE}",
         )
-    data["labels"] = _labels(imported, checkpoint, params.get("labels"))
+    data["labels"] = _labels(imported, checkpoint, request.get("labels"))
     data |= settings
     data["inference"] = {"overlap": 0.5, "mirror_axes": [], "min_component_mm3": 0, "margin_mm": 0} | data["inference"]
     data["limitations"] = data.get("limitations") or " ".join(["Imported; not measured here.", *notes])
@@ -172,8 +172,8 @@ def _color(index: int) -> list[int]:
     return [round(255 * part) for part in (red, green, blue)]
 
 
-def _settings(params: dict) -> dict:
-    given = params.get("settings") or {}
+def _settings(request: dict) -> dict:
+    given = request.get("settings") or {}
     settings = given if isinstance(given, dict) else read_json(Path(given).expanduser())
     unknown = [key for key in settings if key not in SETTINGS]
     if unknown:

@@ -20,3 +20,45 @@ def write_balls(folder: Path, count: int) -> None:
             image[ball], label[ball] = image[ball] + brightness, value
         for kind, array in (("imagesTr", image.astype(np.float32)), ("labelsTr", label)):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / kind / f"case_{i:02d}.nii.gz"))
+
+
+def balls_config(data: Path) -> dict:
+    """Configuration of a run of six steps with the toy network."""
+    return {
+        "model": {
+            "id": "balls",
+            "version": "1.0.0",
+            "title": "Balls",
+            "description": "Two balls",
+            "keywords": ["test"],
+            "labels": [
+                {"value": 1, "name": "Bright ball", "color": [255, 0, 0], "terminology": {}},
+                {"value": 2, "name": "Dark ball", "color": [0, 0, 255], "terminology": {}},
+            ],
+            "inputs": [{"name": "image", "modality": "OT", "description": "noise"}],
+            "intended_use": "tests",
+            "limitations": "balls only",
+            "licence": {"weights": "CC0", "data": "CC0", "code": "Apache-2.0"},
+        },
+        "network": "mm_unet_test",
+        "preprocessing": {"orientation": "LPS", "spacing_mm": [1, 1, 1], "normalisation": {"name": "zscore"}},
+        "inference": {
+            "patch": [16, 16, 16],
+            "overlap": 0.25,
+            "mirror_axes": [],
+            "margin_mm": 0,
+            "min_component_mm3": 0,
+        },
+        "data": str(data),
+        "validation_share": 0.3,
+        "foreground_share": 0.5,
+        "steps": 6,
+        "batch": 2,
+        "learning_rate": 0.01,
+        "warmup_steps": 1,
+        "ema_decay": 0.9,
+        "threads": 1,
+        "seed": 3,
+        "validate_every": 3,
+        "checkpoint_every": 1,
+    }

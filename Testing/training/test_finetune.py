@@ -5,7 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from balls_data import write_balls
+from balls_data import balls_config, write_balls
 from safetensors.numpy import load_file
 
 from MambaSegLib import catalogue, model_store
@@ -20,34 +20,8 @@ from MambaSegTraining.run_folder import read_run
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory, balls):
     """A toy model that knows a little about balls."""
-    import conftest
-
     folder = tmp_path_factory.mktemp("parent")
-    config = {
-        "model": {
-            "id": "balls",
-            "version": "1.0.0",
-            "title": "Balls",
-            "description": "Two balls",
-            "keywords": ["test"],
-            "labels": conftest.LABELS,
-            "inputs": [{"name": "image", "modality": "OT", "description": "noise"}],
-            "intended_use": "tests",
-            "limitations": "balls only",
-            "licence": {"weights": "CC0", "data": "CC0", "code": "Apache-2.0"},
-        },
-        "network": "mm_unet_test",
-        "preprocessing": {"orientation": "LPS", "spacing_mm": [1, 1, 1], "normalisation": {"name": "zscore"}},
-        "inference": conftest.INFERENCE,
-        "data": str(balls),
-        "validation_share": 0.3,
-        "steps": 30,
-        "learning_rate": 0.01,
-        "warmup_steps": 1,
-        "ema_decay": 0.9,
-        "seed": 3,
-        "validate_every": 30,
-    }
+    config = balls_config(balls) | {"steps": 30, "validate_every": 30}
     (folder / "config.json").write_text(json.dumps(config))
     return train.run({"config": str(folder / "config.json"), "output": str(folder / "run")}, Report())["bundle"]
 
