@@ -211,7 +211,7 @@ def test_no_network_has_a_name_and_a_repair(user, site, monkeypatch):
     monkeypatch.setattr(user.panel.services.packages, "requirements", ["torch>=2.2", "mbs_nowhere>=1"])
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RETRIES", "1")
     user.panel.services.worker.quit()
     user.open("SettingsPage")
     slicer.app.dialogs.answer_next(qt.QMessageBox.Ok)
