@@ -16,7 +16,7 @@ _PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "ll
 Section = tuple[str, list[tuple[str, str]]]
 
 
-def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """The job "doctor": {"text": what the command prints}. The request is empty."""
     lines: list[str] = []
     for title, findings in examine():

@@ -27,10 +27,10 @@ _DRIVERS = {"win32": "nvcuda.dll", "linux": "libcuda.so.1"}
 _TRIAL = "import {name}; print('cuda', {name}.version.cuda if {name!r} == 'torch' else '')"
 
 
-def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """Examine packages; nothing is changed.
 
-    params: "requirements": ["monai>=1.3", ...]; "try": whether to import them, too (takes seconds; default true);
+    request: "requirements": ["monai>=1.3", ...]; "try": whether to import them, too (takes seconds; default true);
     "keep": names whose versions are wanted.
 
     Returns:
@@ -42,17 +42,17 @@ def run(params: dict, report: Report, warm: dict | None = None) -> dict:
     Raises UserError for what is no requirement.
     """
     site, packages, build = Path(sysconfig.get_paths()["purelib"]), [], ""
-    for index, text in enumerate(params["requirements"]):
-        report.progress(index, len(params["requirements"]), "Looking at the installed packages")
+    for index, text in enumerate(request["requirements"]):
+        report.progress(index, len(request["requirements"]), "Looking at the installed packages")
         requirement = _requirement(text)
         if requirement.marker is None or requirement.marker.evaluate():
-            found, cuda = _examine(requirement, text, params.get("try", True))
+            found, cuda = _examine(requirement, text, request.get("try", True))
             packages.append(found)
             build = cuda or build
     return {
         "python": sys.executable,
         "packages": packages,
-        "kept": {name: found for name in params.get("keep", []) if (found := _version(name))},
+        "kept": {name: found for name in request.get("keep", []) if (found := _version(name))},
         "gpu": {"driver": has_nvidia_driver(), "build": build},
         "places": {
             "site": str(site),
