@@ -16,7 +16,7 @@ _KEPT_LINES = 30
 _ONLY_WHEELS = ("--only-binary", ":all:", "--disable-pip-version-check", "--no-input")
 
 
-def run(params: dict, report: Report, warm: dict | None = None) -> dict:
+def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """{"requirements": [...], "repair": [...], "keep": ["numpy==2.0.2", ...], "folder": where to} ->
 
     {"install": ["monai==1.5.0", ...], "repair": ["torch==2.8.0", ...], "bytes": of all wheels in the folder}.
@@ -24,14 +24,14 @@ def run(params: dict, report: Report, warm: dict | None = None) -> dict:
     need. "keep" stays at its version. torch comes in the build for this computer when light_the_torch is installed.
     Raises UserError with pip's last lines as hint.
     """
-    folder = Path(params["folder"])
+    folder = Path(request["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "keep.txt"
-    kept.write_text("\n".join(params.get("keep", [])), encoding="utf-8")
+    kept.write_text("\n".join(request.get("keep", [])), encoding="utf-8")
     report.message("Asking the package index what is needed")
     constraints = ["-c", str(kept)]
-    wanted = _resolve(params.get("requirements", []), constraints, folder, report)
-    damaged = _resolve(params.get("repair", []), ["--ignore-installed", "--no-deps"], folder, report)
+    wanted = _resolve(request.get("requirements", []), constraints, folder, report)
+    damaged = _resolve(request.get("repair", []), ["--ignore-installed", "--no-deps"], folder, report)
     every = {item["download_info"]["url"]: item for item in [*wanted, *damaged]}
     for index, (url, item) in enumerate(every.items()):
         _fetch(_with_hash(url, item), item["metadata"]["name"], folder, index, len(every), report)
