@@ -3,4 +3,4 @@
 Importing the package is free of side effects and of torch: Slicer's process imports its torch-free modules.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
