@@ -170,6 +170,7 @@ class ReviewCase:
         table = label_table.table_of(path, slicer.util.arrayFromVolume(labels))
         for segment, label in zip(self._segmentsOf(node), sorted(table, key=lambda row: row.value), strict=False):
             segment.SetName(label.name)
+            segment.SetColor([channel / 255 for channel in label.color])
         slicer.mrmlScene.RemoveNode(self._loaded.pop(-2))
         return node
 

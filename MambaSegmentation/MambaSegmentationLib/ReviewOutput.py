@@ -45,12 +45,13 @@ class ReviewOutput:
         ui.reviewExportLabel.visible = bool(ui.reviewExportLabel.text)
         hasLog = session is not None and session.log.is_file()
         ui.reviewVerifyButton.enabled = ui.reviewLogExportButton.enabled = hasLog
+        ui.reviewLogCode.visible = bool(ui.reviewLogCode.text)
         nothing = _("Every decision is logged here: who, when, what, which model, how many voxels were changed.")
         ui.reviewLogLabel.text = (self._logText or str(session.log)) if hasLog else nothing
 
     def forgetCheck(self) -> None:
         """The log has grown, or is another one."""
-        self._logText = ""
+        self._logText = self._ui.reviewLogCode.text = ""
         self.update()
 
     # The log
@@ -60,8 +61,10 @@ class ReviewOutput:
         if found["problems"]:
             self._logText = _("The log was tampered with. {problems}").format(problems=" ".join(found["problems"]))
         else:
-            text = _("{n} records, none changed, deleted or inserted. To be sure later as well, note this code: {head}")
-            self._logText = text.format(n=found["records"], head=found["head"])
+            text = _("{n} records, none changed, deleted or inserted. Note the code below to prove it later as well.")
+            self._logText = text.format(n=found["records"])
+        self._ui.reviewLogCode.text = "" if found["problems"] else found["head"]
+        self._ui.reviewLogCode.cursorPosition = 0
         self.update()
 
     def _exportLog(self) -> None:

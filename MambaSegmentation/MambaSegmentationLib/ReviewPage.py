@@ -79,9 +79,11 @@ class ReviewPage(Page):
 
     def bind(self) -> None:
         """Another scene: go on with the review that it remembers."""
-        self.review.end()
-        if self.state.reviewFile:
-            self._attempt(lambda: self.review.resume(self.state.reviewFile))
+        known, wanted = self.review.session, self.state.reviewFile
+        if not (known and wanted == str(known.path)):  # else a scene was only added to the one that is reviewed
+            self._attempt(self.review.end)
+            if wanted:
+                self._attempt(lambda: self.review.resume(wanted))
         self.start.show()
         self._showCase()
 
@@ -160,9 +162,10 @@ class ReviewPage(Page):
 
     def _correct(self) -> None:
         case = self.review.case
-        self.state.inputVolume, self.state.resultSegmentation = case.volume, case.segmentation
-        self.services.refresh()
-        self.services.showPage("CorrectPage")
+        if case and case.isThere:  # the key works without a case, too
+            self.state.inputVolume, self.state.resultSegmentation = case.volume, case.segmentation
+            self.services.refresh()
+            self.services.showPage("CorrectPage")
 
     def _onDecided(self) -> None:
         self.output.forgetCheck()

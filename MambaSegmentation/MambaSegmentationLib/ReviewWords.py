@@ -43,6 +43,7 @@ def swatch(color) -> object:
 def stretch(table, column: int) -> None:
     """This column takes the room that the others leave."""
     header = table.horizontalHeader()
+    header.setHighlightSections(False)
     for index in range(table.columnCount):
         header.setSectionResizeMode(
             index, qt.QHeaderView.Stretch if index == column else qt.QHeaderView.ResizeToContents

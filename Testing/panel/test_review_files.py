@@ -73,6 +73,7 @@ def test_label_map_on_a_dicom_folder_becomes_segments(user, dicom_case):
     assert dicom_case.volume.GetImageData().GetDimensions() == SHAPE[::-1]
     segments = dicom_case.segments()
     assert [segment.GetName() for segment in segments.values()] == ["Label 1", "Label 4"]
+    assert [round(255 * channel) for channel in next(iter(segments.values())).GetColor()] == [230, 159, 0]
     for value, segment_id in zip((1, 4), segments, strict=True):
         array = slicer.util.arrayFromSegmentBinaryLabelmap(dicom_case.segmentation, segment_id, dicom_case.volume)
         assert np.array_equal(array > 0, _labels() == value)
@@ -173,3 +174,27 @@ def test_correct_hands_the_case_to_the_page_correct(user, dicom_case):
     assert user.panel.page("CorrectPage").editor.widget.segmentationNode() is dicom_case.segmentation
     user.open("ReviewPage")
     assert user.panel.page("ReviewPage").review.case is dicom_case
+
+
+def test_changes_are_counted_whatever_was_done_to_the_segments(user, dicom_case):
+    import slicer
+
+    node, volume = dicom_case.segmentation, dicom_case.volume
+    first, second = dicom_case.segments()
+    assert dicom_case.changes() == {}
+
+    def edit(segment_id: str, mask: np.ndarray) -> None:
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment_id, volume)
+
+    grown = _labels() == 1
+    grown[0, 0, :5] = True  # outside of the extent that it had
+    edit(first, grown)
+    assert dicom_case.changes() == {"Label 1": {"added": 5, "removed": 0}}
+    new = node.GetSegmentation().AddEmptySegment("", "Tumour")
+    edit(new, np.indices(SHAPE).sum(axis=0) < 3)
+    node.GetSegmentation().RemoveSegment(second)
+    changes = dicom_case.changes()
+    assert changes["Tumour"] == {"added": int((np.indices(SHAPE).sum(axis=0) < 3).sum()), "removed": 0}
+    assert changes["Label 4"] == {"added": 0, "removed": int((_labels() == 4).sum())}
+    dicom_case.settle()
+    assert dicom_case.changes() == {}

@@ -307,6 +307,10 @@ def test_keys_work_only_while_the_page_is_shown(user, page, folder, host_applica
         host_application.processEvents()
 
     try:
+        page.review.leave()
+        press(QtCore.Qt.Key_E)
+        assert page.review.case is None and user.panel._currentPage() is page
+        page._open(page.review.first().id)
         press(QtCore.Qt.Key_N)
         assert user.ui.reviewCaseLabel.text == "c"
         press(QtCore.Qt.Key_P)

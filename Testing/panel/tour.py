@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from tour_review import review_page
+
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
@@ -138,6 +140,7 @@ def run(tour: Tour, model: str) -> None:
     tour.application.setPalette(dark_palette())
     tour.picture("segment_error_dark")
     tour.application.setPalette(light)
+    review_page(tour)
 
 
 def segment_page(tour: Tour, model: str) -> None:
