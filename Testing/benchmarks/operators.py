@@ -44,7 +44,7 @@ ROWS = {
     "24^3x256": (1, 24**3, 1, 256, 16, True),
     "48^3x64": (1, 48**3, 1, 64, 16, True),
 }
-SLOW = ("sequential", "log-step", "reference")  # these get fewer repetitions
+SLOW = ("sequential", "log-step", "reference")  # seconds a call: timed once, after the call that shows memory and error
 
 
 def operands(batch, length, groups, channels, states, gated):
@@ -149,7 +149,7 @@ def measure_row(name, threads, functions, budget_s) -> list[dict]:
     start, rounds = time.perf_counter(), 0
     while rounds < 3 or time.perf_counter() - start < budget_s:
         for label, function in functions.items():
-            if label in SLOW and rounds >= 2:
+            if label in SLOW and rounds >= 1:
                 continue
             time_round(results[label], function, tensors, gy)
         rounds += 1
