@@ -1,5 +1,6 @@
 """Mamba Segmentation: the four classes that Slicer asks for. Everything else is in MambaSegmentationLib."""
 
+import sys
 import time
 from importlib.util import find_spec
 
@@ -54,6 +55,13 @@ class MambaSegmentationWidget(ScriptedLoadableModuleWidget):
 
     def exit(self) -> None:
         self.panel.exit()
+
+    def onReload(self) -> None:
+        """For developers: Slicer loads this file again, and with it all parts of the panel and of the library."""
+        packages = ("MambaSegmentationLib", "MambaSegLib", "MambaSegTraining")
+        for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def cleanup(self) -> None:
         slicer.app.disconnect("aboutToQuit()", self.cleanup)

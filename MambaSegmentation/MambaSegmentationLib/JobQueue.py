@@ -1,5 +1,6 @@
 """What the panel has to do: tasks, one after the other, each with its state."""
 
+import errno
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -114,7 +115,7 @@ class JobQueue:
             listener.onFailed(Problem(error.message, error.hint))
         except OSError as error:
             problem = _("The files for the job could not be written: {error}.").format(error=error)
-            listener.onFailed(Problem(problem, _("Make room on the disk of Slicer's temporary folder."), _trace()))
+            listener.onFailed(Problem(problem, diskHint(error), _trace()))
         except Exception as error:  # PythonQt would swallow it, and the panel would wait for ever
             problem = _("The job could not be started: {error}").format(error=error)
             listener.onFailed(Problem(problem, _("Send the details to the developers."), _trace()))
@@ -153,6 +154,15 @@ class JobQueue:
             self.watcher.onFailed(Problem(problem, _("Send the details to the developers."), _trace()))
         self.onChanged()
         self._next()
+
+
+def diskHint(error: OSError) -> str:
+    """What the user can do when files for a job cannot be written."""
+    if error.errno == errno.ENOSPC:
+        return _("The disk is full: make room on the disk of Slicer's temporary folder.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return _("Slicer may not write there: set another temporary folder in Slicer's settings.")
+    return _("Look whether Slicer's temporary folder is there and has room, or set another one in Slicer's settings.")
 
 
 def _trace() -> str:

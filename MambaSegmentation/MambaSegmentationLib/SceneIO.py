@@ -135,8 +135,7 @@ class ExchangeFolder:
         shutil.rmtree(path.parent, ignore_errors=True)
 
     def clear(self) -> None:
-        if self._path:
-            shutil.rmtree(self._path, ignore_errors=True)
+        shutil.rmtree(self._path or "", ignore_errors=True)
         self._path = None
         self._volumes.clear()
 
@@ -158,11 +157,17 @@ def writeVolume(volumeNode, path: Path) -> None:
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)
-    if not storage.WriteData(volumeNode):
+    # The writer does not notice every full disk: the size of the file, which is not compressed, tells.
+    if not storage.WriteData(volumeNode) or not _holds(path, volumeNode.GetImageData()):
+        shutil.rmtree(path.parent, ignore_errors=True)
         raise UserError(
             _("The volume could not be written to {path}.").format(path=path),
             _("Make room on the disk, or set another temporary folder in Slicer's settings."),
         )
+
+
+def _holds(path: Path, image) -> bool:
+    return path.is_file() and path.stat().st_size >= image.GetNumberOfPoints() * image.GetScalarSize()
 
 
 def roiBounds(roiNode, volumeNode) -> tuple[list[float], str]:

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
 from . import SceneIO
+from .JobQueue import diskHint
 from .Jobs import Job, Listener, Problem
 from .Models import Models
 from .WorkerClient import WorkerClient
@@ -47,6 +50,7 @@ class _Run:
     output: Path
     name: str
     nodes: list = field(default_factory=list)
+    ijkToRas: object = None  # of volumeNode
 
 
 class SegmentLogic:
@@ -80,8 +84,7 @@ class SegmentLogic:
             listener.onFailed(Problem(error.message, error.hint))
         except OSError as error:
             problem = _("The files for the job could not be written: {error}.").format(error=error)
-            hint = _("Make room on the disk of Slicer's temporary folder.")
-            listener.onFailed(Problem(problem, hint, traceback.format_exc()))
+            listener.onFailed(Problem(problem, diskHint(error), traceback.format_exc()))
 
     def begin(self, listener: Listener, volumeNode, modelId: str, options: Options) -> Callable[[], None]:
         """As `start`, but what is wrong with the input is raised (UserError, OSError); returns what cancels it."""
@@ -92,7 +95,8 @@ class SegmentLogic:
         sources = [str(self.files.volumeFile(node)) for node in nodes]
         output = self.files.newFile("result.seg.nrrd")
         name = f"{volumeNode.GetName()} {bundle.title} segmentation"
-        run = _Run(listener, volumeNode, [SceneIO.fingerprint(node) for node in nodes], output, name, nodes)
+        run = _Run(listener, volumeNode, [SceneIO.fingerprint(node)[:2] for node in nodes], output, name, nodes)
+        run.ijkToRas = SceneIO.ijkToRas(volumeNode)
         inner = replace(
             listener,
             onFinished=lambda result: self._onFinished(run, result),
@@ -138,8 +142,9 @@ class SegmentLogic:
     def _onFinished(self, run: _Run, result: dict) -> None:
         self._job = None
         try:
-            hasChanged = [SceneIO.fingerprint(node) for node in run.nodes] != run.state
+            hasChanged = [SceneIO.fingerprint(node)[:2] for node in run.nodes] != run.state
             node = SceneIO.importSegmentation(run.output, run.volumeNode, run.name, result)
+            isMoved = _moveAlong(node, run.ijkToRas, SceneIO.ijkToRas(run.volumeNode))
         except UserError as error:
             run.listener.onFailed(Problem(error.message, error.hint))
             return
@@ -152,7 +157,19 @@ class SegmentLogic:
         if hasChanged:
             text = _("The volume has changed since; the result belongs to its earlier state.")
             run.listener.onMessage(text, "warning")
+        if isMoved:
+            text = _("The volume got another geometry meanwhile; the result was moved onto it.")
+            run.listener.onMessage(text, "warning")
         run.listener.onFinished(node, result)
+
+
+def _moveAlong(segmentationNode, before: np.ndarray, now: np.ndarray) -> bool:
+    """Keep a segmentation on its voxels when the volume's geometry went from `before` to `now` (4x4, IJK to RAS), as
+    by hardening a transform. Returns whether it had to move."""
+    if np.allclose(before, now, rtol=0, atol=1e-6):
+        return False
+    segmentationNode.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(now @ np.linalg.inv(before)))
+    return True
 
 
 def jobParams(bundle: ModelBundle, options: Options, bounds: list[float] | None) -> dict:

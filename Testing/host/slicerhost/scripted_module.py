@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import types
@@ -45,6 +46,12 @@ class ScriptedLoadableModuleWidget:
 
     def setup(self) -> None:
         """The real one adds the developer section here."""
+
+    def onReload(self) -> None:
+        """Only the first step of the real one: the module's file is loaded again."""
+        spec = importlib.util.spec_from_file_location(self.moduleName, slicer.util.modulePath(self.moduleName))
+        sys.modules[self.moduleName] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[self.moduleName])
 
     def cleanup(self) -> None:
         """For overriding: the module goes away."""
