@@ -91,7 +91,7 @@ def _local(workers: int) -> LocalCluster:
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # any free port, seen from here only
         memory_limit=0,
         silence_logs=logging.CRITICAL,
     )

@@ -152,3 +152,12 @@ def test_lists_that_cannot_be_used_are_refused(tmp_path, text, words):
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=words):
         case_files.find_cases([tmp_path / "list.csv"])
+
+
+def test_the_local_cluster_asks_for_no_fixed_port(recwarn):
+    from MambaSegLib.batch_worker import _local
+
+    with _local(0) as one, _local(0) as other:
+        ports = [cluster.scheduler.http_server.port for cluster in (one, other)]
+    assert 8787 not in ports and ports[0] != ports[1]
+    assert not [w for w in recwarn if "already in use" in str(w.message)]

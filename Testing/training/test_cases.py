@@ -1,12 +1,13 @@
 """Which cases there are, and that nobody changes sides."""
 
 import json
+from pathlib import Path
 
 import pytest
 from balls_data import write_balls
 
 from MambaSegLib.errors import UserError
-from MambaSegTraining.cases import in_validation, split
+from MambaSegTraining.cases import Case, in_validation, least_share, split
 from MambaSegTraining.config import read_config
 from MambaSegTraining.sources import open_source
 
@@ -31,6 +32,16 @@ def test_cases_of_a_patient_stay_together(tmp_path):
     (tmp_path / "d" / "patients.json").write_text(json.dumps(patients))
     training, validation = split(open_source(tmp_path / "d"), 0.5)
     assert not {c.patient for c in training} & {c.patient for c in validation}
+
+
+def test_a_share_that_leaves_nobody_to_validate_grows():
+    names = [name for name in (f"patient {i}" for i in range(100)) if not in_validation(name, 0.3)][:6]
+    cases = [Case(name, name, (), Path(name)) for name in names]
+    share = least_share(cases, 0.2)
+    assert share > 0.3 and all(split(cases, share)) and least_share(cases, 0.9) == 0.9
+    one_patient = [Case(str(i), "one", (), Path(str(i))) for i in range(6)]
+    with pytest.raises(UserError, match="by patient"):
+        least_share(one_patient, 0.2)
 
 
 def test_share_is_about_the_share():

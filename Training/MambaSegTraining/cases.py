@@ -39,6 +39,24 @@ def in_validation(patient: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
+def least_share(cases: list[Case], usual: float) -> float:
+    """The smallest of `usual` and larger shares of validation that leaves cases on both sides of `split`.
+
+    Raises:
+        UserError: there is none, as with a single patient.
+    """
+    for share in (usual, *(tenth / 10 for tenth in range(1, 10) if tenth / 10 > usual)):
+        try:
+            split(cases, share)
+        except UserError:
+            continue
+        return share
+    raise UserError(
+        f"The {len(cases)} cases cannot be parted into training and validation by patient.",
+        "Add cases of other patients, or name the parts in a table (column 'part').",
+    )
+
+
 def split(cases: list[Case], share: float) -> tuple[list[Case], list[Case]]:
     """(training, validation) cases: as the source says, and where it says nothing by the patient's hash.
 

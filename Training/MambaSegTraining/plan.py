@@ -21,7 +21,7 @@ from MambaSegLib.inference import resolve_device
 from MambaSegLib.networks import spec
 from MambaSegLib.safe_file import write_text
 
-from .cases import Case
+from .cases import Case, least_share
 from .config import TrainConfig
 from .fingerprint import Fingerprint, described_by, fingerprint
 from .mirroring import side_axis, side_pairs
@@ -65,6 +65,7 @@ def run(request: dict, report, warm=None) -> dict:
     cases, described = open_source(where), described_by(where)
     found = fingerprint(cases, names_of(cases, described), described["modality"], report)
     config = first_plan(where, found, described, request.get("id") or slug(where.stem))
+    config.validation_share = least_share(cases, config.validation_share)
     config, trial = fitted(config, budget_s, device, report)
     config.about = about(found, config, trial, budget_s, str(device))
     plain = readable(config)
