@@ -13,10 +13,9 @@ from MambaSegLib import review, worklist
 from MambaSegLib.errors import UserError
 from MambaSegLib.review import Filter, Session
 
-from . import ReviewSources
+from . import ReviewSources, Settings
 from .ReviewCase import ReviewCase
 
-REVIEWER_SETTING = "MambaSegmentation/annotator"
 _KEPT = "reviewed"
 _WAITING = (worklist.NOT_STARTED, worklist.IN_PROGRESS)
 
@@ -24,13 +23,8 @@ _WAITING = (worklist.NOT_STARTED, worklist.IN_PROGRESS)
 def reviewer() -> str:
     """Who reviews: the name given in the panel, else Slicer's user, else the computer's."""
     user = slicer.app.applicationLogic().GetUserInformation()
-    return (
-        slicer.app.userSettings().value(REVIEWER_SETTING, "") or (user.GetName() if user else "") or getpass.getuser()
-    )
-
-
-def setReviewer(name: str) -> None:
-    slicer.app.userSettings().setValue(REVIEWER_SETTING, name)
+    given = Settings.text(Settings.ANNOTATOR_SETTING)
+    return given or (user.GetName() if user else "") or getpass.getuser()
 
 
 class Review:

@@ -114,8 +114,6 @@ class ReviewPage(Page):
             self._showCase()
             self._say(_("All cases of this list are reviewed."))
 
-    # Which case
-
     def _open(self, entryId: str) -> None:
         if self.review.case and self.review.case.isThere and self.review.case.entry.id == entryId:
             return
@@ -171,8 +169,6 @@ class ReviewPage(Page):
         self.output.forgetCheck()
         self.list.show()
         self.structures.show()
-
-    # What is shown
 
     def _showCase(self) -> None:
         self.list.show()

@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib import review
 
-from . import ReviewLogic, ReviewSources
+from . import ReviewLogic, ReviewSources, Settings
 from .PanelState import PanelState
 from .ReviewLogic import Review
 
@@ -72,7 +72,7 @@ class ReviewStart:
         self._ui.reviewPathEdit.filters = _DIRECTORIES if source == ReviewSources.FOLDER else _FILES
 
     def _storeReviewer(self) -> None:
-        ReviewLogic.setReviewer(self._ui.reviewReviewerEdit.text.strip())
+        Settings.store(Settings.ANNOTATOR_SETTING, self._ui.reviewReviewerEdit.text.strip())
 
     def _start(self) -> None:
         """Begin with the chosen source, or go on with it."""

@@ -382,6 +382,19 @@ def test_comparison_in_linked_views_with_overlay_and_table(user, page, folder):
     assert not slicer.mrmlScene.IsNodePresent(overlay) and not ui.reviewDifferenceCheckBox.visible
 
 
+def test_three_are_compared_in_pairs(user, page, folder):
+    import slicer
+
+    _start(user, folder)
+    user.ui.reviewCompareSelector.check(_second(page, "Model B", 1))
+    _compare(user, _second(page, "Reader 2", 2))
+    table = user.ui.reviewCompareTable
+    assert [table.item(row, 1).text() for row in range(6)] == ["1, 2", "1, 2", "1, 3", "1, 3", "2, 3", "2, 3"]
+    assert not table.isColumnHidden(1) and slicer.app.layoutManager().sliceWidget("MambaCompare3") is not None
+    user.click(user.ui.reviewChoice3Button)
+    assert "Chosen: Reader 2." in user.ui.reviewCompareHint.text
+
+
 def test_blinded_comparison_hides_the_names_until_the_choice(user, page, folder):
     user.ui.reviewBlindedCheckBox.checked = True
     _start(user, folder)
