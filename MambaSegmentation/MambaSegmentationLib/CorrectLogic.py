@@ -18,6 +18,8 @@ from . import DoneSlices, SceneIO, SegmentVoxels, Snapshots
 from .Models import Models
 from .SceneIO import ExchangeFolder
 
+_MARGIN_MM = 20.0  # around what the model found: further away a correction of it has no business
+
 
 @dataclass
 class Correction:
@@ -120,8 +122,24 @@ def request(correction: Correction, bundle: ModelBundle, inputs: list[str], devi
     }
     nameOf = {label.value: label.name for label in bundle.labels}
     locked = [nameOf[correction.valueOf[i]] for i in correction.locked if correction.valueOf.get(i) in nameOf]
-    params = {"input": inputs, "model": str(bundle.folder), "device": device, "locked": locked}
+    region = _region(initial > 0, initial != correction.before, correction.volume)
+    params = {"roi": region, "input": inputs, "model": str(bundle.folder), "device": device, "locked": locked}
     return {**params, **written, "output": str(correction.output)}
+
+
+def _region(found: np.ndarray, edited: np.ndarray, volume) -> list[float]:
+    """Where to look at all, xmin xmax ymin ymax zmin zmax in LPS mm: around what the model found, and the edits.
+
+    It stays the same from edit to edit, so that the worker need not look at the image again.
+    """
+    spacing = np.array(volume.GetSpacing())[::-1]
+    margin = np.ceil(_MARGIN_MM / spacing).astype(int)
+    boxes = [np.argwhere(mask) for mask in (found, edited)]
+    low = np.maximum(np.min([b.min(axis=0) for b in boxes if len(b)], axis=0) - margin, 0)
+    high = np.minimum(np.max([b.max(axis=0) for b in boxes if len(b)], axis=0) + margin, np.array(found.shape) - 1)
+    ends = np.array([[x, y, z, 1.0] for z in (low[0], high[0]) for y in (low[1], high[1]) for x in (low[2], high[2])])
+    corners = (np.diag([-1.0, -1.0, 1.0]) @ SceneIO.ijkToRas(volume)[:3] @ ends.T).T
+    return np.c_[corners.min(axis=0), corners.max(axis=0)].ravel().tolist()
 
 
 def _editable(editorNode, segmentationNode, volume) -> np.ndarray:

@@ -7,10 +7,13 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import CorrectLogic, DoneSlices, DoubtfulPlaces, SegmentVoxels, Snapshots
+from . import CorrectLogic, DoneSlices, SegmentVoxels, Snapshots
 from .CorrectionView import CorrectionView
+from .DoubtView import DoubtView
 from .EditorView import EditorView
+from .MayChangeView import MayChangeView
 from .Page import Page
+from .SnapshotView import SnapshotView
 
 
 class CorrectPage(Page):
@@ -20,10 +23,12 @@ class CorrectPage(Page):
     def __init__(self, ui, state, services):
         Page.__init__(self, ui, state, services)
         self._isReading = self._isShown = False
-        self._place = -1
         self._correction: CorrectLogic.Correction | None = None
         self.editor = EditorView(ui.editorArea)
         self.preview = CorrectionView(ui)
+        self.doubt = DoubtView(ui, state, self.editor.widget.setCurrentSegmentID)
+        self.mayChange = MayChangeView(ui.mayChangeList, state)
+        self.snapshots = SnapshotView(ui, state, services, self.editor.saveStateForUndo, self.discard)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
         self._soon.connect("timeout()", self.refresh)
@@ -34,17 +39,11 @@ class CorrectPage(Page):
     def _connect(self) -> None:
         ui = self.ui
         ui.correctSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
-        ui.previousDoubtButton.connect("clicked()", lambda: self._showPlace(self._place - 1))
-        ui.nextDoubtButton.connect("clicked()", lambda: self._showPlace(self._place + 1))
         ui.doneSliceButton.connect("clicked()", self._onDone)
         ui.clearDoneButton.connect("clicked()", self._onClearDone)
-        ui.mayChangeList.connect("itemChanged(QListWidgetItem*)", self._onMayChange)
         ui.correctButton.connect("clicked()", self._onCorrect)
         ui.acceptCorrectionButton.connect("clicked()", self._onAccept)
         ui.discardCorrectionButton.connect("clicked()", self.discard)
-        ui.snapshotList.connect("currentRowChanged(int)", self._onSnapshotRow)
-        ui.restoreSnapshotButton.connect("clicked()", self._onRestore)
-        ui.takeSnapshotButton.connect("clicked()", self._onTake)
 
     # The page and the scene
 
@@ -64,7 +63,7 @@ class CorrectPage(Page):
         Page.cleanup(self)
 
     def bind(self) -> None:
-        self._place = -1
+        self.doubt.restart()
         self._drop()
         self.refresh()
 
@@ -81,9 +80,8 @@ class CorrectPage(Page):
         if self._isShown:  # the editor in the panel is nobody's business while another page is used
             self.editor.show(segmentation, SegmentVoxels.volumeOf(segmentation) if isUsable else None)
         self._observe(segmentation)
-        self._showPlaceText()
-        self._fillMayChange()
-        self._fillSnapshots()
+        for part in (self.doubt, self.mayChange, self.snapshots):
+            part.show()
         self._update()
 
     def setRunning(self, isRunning: bool) -> None:
@@ -117,7 +115,7 @@ class CorrectPage(Page):
     def _onSegmentation(self, node=None) -> None:
         if self._isReading or self.services.isClosing():
             return
-        self._place = -1
+        self.doubt.restart()
         self.state.resultSegmentation = self.ui.correctSegmentationSelector.currentNode()
         self.services.refresh()
 
@@ -139,34 +137,7 @@ class CorrectPage(Page):
         done = "" if problem else DoneSlices.describe(segmentation, SegmentVoxels.volumeOf(segmentation))
         ui.doneLabel.text = _("Done slices: {slices}").format(slices=done or _("none yet"))
         ui.clearDoneButton.enabled = bool(done)
-        self._onSnapshotRow(ui.snapshotList.currentRow)
-
-    # Doubtful places
-
-    def _showPlace(self, index: int) -> None:
-        segmentation = self.state.resultSegmentation
-        places = DoubtfulPlaces.ranked(segmentation)
-        self._place = index % len(places)
-        place = places[self._place]
-        DoubtfulPlaces.show(place, segmentation)
-        segmentId = segmentation.GetSegmentation().GetSegmentIdBySegmentName(place.structure)
-        if segmentId:
-            self.editor.widget.setCurrentSegmentID(segmentId)
-        self._showPlaceText()
-
-    def _showPlaceText(self) -> None:
-        ui, places = self.ui, DoubtfulPlaces.ranked(self.state.resultSegmentation)
-        for button in (ui.previousDoubtButton, ui.nextDoubtButton):
-            button.enabled = bool(places)
-        if not places:
-            ui.doubtLabel.text = _("The model had no doubt worth a look, or no model made this segmentation.")
-        elif not 0 <= self._place < len(places):
-            ui.doubtLabel.text = _("{n} places, the most doubtful first.").format(n=len(places))
-        else:
-            place = places[self._place]
-            text = _("{i} of {n}: {structure}, doubt {percent} %, {volume} mL")
-            values = {"percent": round(100 * place.score), "volume": f"{place.volume_ml:.2f}"}
-            ui.doubtLabel.text = text.format(i=self._place + 1, n=len(places), structure=place.structure, **values)
+        self.snapshots.update()
 
     # Done slices
 
@@ -191,30 +162,6 @@ class CorrectPage(Page):
     def _onClearDone(self) -> None:
         DoneSlices.clear(self.state.resultSegmentation)
         self.services.refresh()
-
-    # Locked structures
-
-    def _fillMayChange(self) -> None:
-        box, segmentation = self.ui.mayChangeList, self.state.resultSegmentation
-        self._isReading = True
-        box.clear()
-        for segmentId in SegmentVoxels.segmentIds(segmentation) if segmentation else []:
-            name, isVisible = (f(segmentation, segmentId) for f in (SegmentVoxels.nameOf, SegmentVoxels.isVisible))
-            item = qt.QListWidgetItem(name if isVisible else _("{name} (hidden, stays as it is)").format(name=name))
-            item.setData(qt.Qt.UserRole, segmentId)
-            item.setToolTip(name)
-            mayChange = isVisible and segmentId not in self.state.lockedSegments
-            item.setCheckState(qt.Qt.Checked if mayChange else qt.Qt.Unchecked)
-            if not isVisible:
-                item.setFlags(qt.Qt.NoItemFlags)
-            box.addItem(item)
-        self._isReading = False
-
-    def _onMayChange(self, item) -> None:
-        if not self._isReading:
-            segmentId, isLocked = item.data(qt.Qt.UserRole), item.checkState() == qt.Qt.Unchecked
-            others = [i for i in self.state.lockedSegments if i != segmentId]
-            self.state.lockedSegments = [*others, segmentId] if isLocked else others
 
     # Correct from my edits
 
@@ -270,34 +217,3 @@ class CorrectPage(Page):
         if self._correction and self._correction.after is not None:
             self.preview.hide()
             self._correction = None
-
-    # Snapshots
-
-    def _snapshots(self) -> list:
-        segmentation = self.state.resultSegmentation
-        if segmentation is None:
-            return []
-        return [*Snapshots.later(segmentation), *filter(None, [Snapshots.first(segmentation)])]
-
-    def _fillSnapshots(self) -> None:
-        box = self.ui.snapshotList
-        titles = [Snapshots.title(node) for node in self._snapshots()]
-        if [box.item(row).text() for row in range(box.count)] != titles:
-            box.clear()
-            for title in titles:
-                box.addItem(title)
-
-    def _onSnapshotRow(self, row: int) -> None:
-        self.ui.restoreSnapshotButton.enabled = row >= 0 and not self.services.jobs.isRunning
-
-    def _onRestore(self) -> None:
-        chosen, segmentation = self._snapshots()[self.ui.snapshotList.currentRow], self.state.resultSegmentation
-        self.discard()
-        Snapshots.take(segmentation, _("before going back"))
-        self.editor.saveStateForUndo()
-        Snapshots.restore(segmentation, chosen)
-        self.services.refresh()
-
-    def _onTake(self) -> None:
-        Snapshots.take(self.state.resultSegmentation, _("kept by you"))
-        self.refresh()

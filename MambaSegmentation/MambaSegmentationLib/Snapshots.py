@@ -20,8 +20,8 @@ _TITLE, _TIME, _KIND = "MambaSegmentation.snapshotTitle", "MambaSegmentation.sna
 _MOST = 10  # besides the first
 
 
-def take(segmentationNode, title: str, isFirst: bool = False):
-    """Keep how the segmentation is now; returns the new node. The oldest of many is forgotten."""
+def take(segmentationNode, title: str, isFirst: bool = False, keep=None):
+    """Keep how the segmentation is now; returns the new node. The oldest of many is forgotten, but for `keep`."""
     segmentation = segmentationNode.GetSegmentation()
     content = {"layers": [_packed(image, value) for image, value in SegmentVoxels.layers(segmentationNode)]}
     content["segments"] = [
@@ -38,7 +38,8 @@ def take(segmentationNode, title: str, isFirst: bool = False):
     slicer.mrmlScene.AddNode(node)
     node.SetNodeReferenceID(_OF, segmentationNode.GetID())
     for old in later(segmentationNode)[_MOST:]:
-        slicer.mrmlScene.RemoveNode(old)
+        if old is not keep:
+            slicer.mrmlScene.RemoveNode(old)
     return node
 
 

@@ -1,0 +1,98 @@
+"""Pictures of the pages Correct and Fine-tune, on the segmentation that the tour has made: called by tour.py."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+NARROW = 350
+
+
+def correct_page(tour) -> None:
+    """The empty page, the page on the result, a correction waiting for Accept; narrow, and dark."""
+    from slicerhost.widgets_editor import paint
+    from tour import dark_palette
+
+    panel, ui = tour.widget.panel, tour.ui
+    segmentation, panel.state.resultSegmentation = panel.state.resultSegmentation, None
+    panel.showPage("CorrectPage")
+    panel.refresh()
+    tour.picture("correct_empty", width=NARROW)
+    panel.state.resultSegmentation = segmentation
+    panel.refresh()
+    ui.nextDoubtButton.click()
+    ui.doneSliceButton.click()
+    tour.picture("correct_ready", width=NARROW)
+    editor = panel.page("CorrectPage").editor.widget
+    first = segmentation.GetSegmentation().GetSegmentIDs()[0]
+    paint(editor, first, _middle(segmentation, first), 5.0)
+    ui.correctButton.click()
+    tour.wait_until(lambda: not panel.jobs.isRunning)
+    ui.snapshotSection.collapsed = False
+    tour.picture("correct_preview", width=NARROW)
+    light = tour.application.palette()
+    tour.application.setPalette(dark_palette())
+    tour.picture("correct_preview_dark", width=NARROW)
+    tour.application.setPalette(light)
+    if ui.previewArea.visible:
+        ui.acceptCorrectionButton.click()
+    ui.snapshotSection.collapsed = True
+
+
+def _middle(segmentation, segment_id) -> tuple[int, int, int]:
+    """(i, j, k) of the voxel in the middle of a segment."""
+    import numpy as np
+    from MambaSegmentationLib import SegmentVoxels
+
+    masks = dict(SegmentVoxels.masks(segmentation, SegmentVoxels.volumeOf(segmentation)))
+    return tuple(int(v) for v in np.argwhere(masks[segment_id]).mean(axis=0)[::-1])
+
+
+def finetune_page(tour) -> None:
+    """The training set empty and filled, a run with curves, its comparison; narrow, and dark."""
+    from tour import dark_palette
+
+    panel, ui, application = tour.widget.panel, tour.ui, tour.application
+    store = Path(tempfile.mkdtemp(prefix="corrections-"))
+    application.userSettings().setValue("MambaSegmentation/correctionsFolder", str(store))
+    try:
+        panel.showPage("FineTunePage")
+        tour.picture("finetune_empty", width=NARROW)
+        _add_cases(tour)
+        tour.picture("finetune_cases", width=NARROW)
+        _finish(panel)
+        ui.historySection.collapsed = False
+        tour.picture("finetune_done", width=NARROW)
+        light = application.palette()
+        application.setPalette(dark_palette())
+        tour.picture("finetune_done_dark", width=NARROW)
+        application.setPalette(light)
+    finally:
+        shutil.rmtree(store)
+
+
+def _add_cases(tour) -> None:
+    """The same image for two annotators, so that the list has two cases."""
+    from PySide6 import QtCore
+
+    ui, jobs = tour.ui, tour.widget.panel.jobs
+    for row in range(ui.caseStructureList.count):
+        ui.caseStructureList.item(row).setCheckState(QtCore.Qt.Checked)
+    ui.casePatientEdit.text = "pseudonym 17"
+    for name in ("Dr. Ada Example", "Dr. Bo Example"):
+        ui.caseAnnotatorEdit.text = name
+        ui.addCaseButton.click()
+        tour.wait_until(lambda: not jobs.isRunning)
+
+
+def _finish(panel) -> None:
+    """What a fine-tuning of hours would answer; the numbers are made up, so this picture is of no model."""
+    names = [label.name for label in panel.page("FineTunePage").training.bundle().labels]
+    rows = [
+        {"structure": name, "cases": 6, "patients": 5, "dice_before": 0.842, "dice_after": 0.861, "difference": 0.019}
+        | {"low": 0.004, "high": 0.033}
+        for name in names
+    ]
+    reasons = ["No structure lost more than 0.010 Dice; the mean over all structures changed by +0.019."]
+    decision = {"accepted": True, "reasons": reasons, "rows": rows, "protocol": "hold-out", "margin": 0.01}
+    training = panel.page("FineTunePage").training
+    training._onFinished({"candidate": "", "decision": decision, "promoted": True})
