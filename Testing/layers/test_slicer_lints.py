@@ -11,7 +11,7 @@ HEAVY = {"torch", "monai", "MambaSegTraining"}
 # Modules of the library that import no torch; the panel may use no others.
 TORCH_FREE = {
     *("audit", "bundle", "card", "catalogue", "corrections", "dicom_seg", "errors", "image", "job", "metrics"),
-    *("model_store", "review"),
+    *("model_store", "review", "worklist", "label_table", "label_file", "dicom_series", "volume"),
 }
 
 
