@@ -28,21 +28,30 @@ def table(header: list[str], rows: list[list]) -> str:
 
 
 def model() -> str:
-    """What was measured on the held-out cases, and the training."""
-    data = catalogue.find("hippocampus").data
+    """Every model that ships: its training, and what was measured on the held-out cases."""
+    shipped = sorted(catalogue.shipped_folder().glob("*/bundle.json"))
+    return "\n\n".join(_model(json.loads(path.read_text(encoding="utf-8"))) for path in shipped)
+
+
+def _model(data: dict) -> str:
+    measures = list(dict.fromkeys(v["name"] for v in data["metrics"]["values"]))
     rows = []
     for label in data["labels"]:
         found = {v["name"]: v for v in data["metrics"]["values"] if v["structure"] == label["name"]}
-        cells = [f"{found[n]['mean']:.3f} ± {found[n]['sd']:.3f}" for n in ("Dice", "HD95", "Surface Dice at 1 mm")]
-        rows.append([label["name"], *cells, found["Dice"]["n"]])
+        cells = [f"{found[n]['mean']:.3f} ± {found[n]['sd']:.3f}" if n in found else "" for n in measures]
+        rows.append([label["name"], *cells, max(v["n"] for v in found.values())])
     training = data["provenance"]
+    cases, minutes = len(training["cases"]), training["train_time_s"] / 60
+    card = f"[Its card](MambaSegLib/models/{data['id']}/README.md)"
     text = (
-        f"`hippocampus`: {data['description']} {data['weights']['bytes'] / 1e6:.1f} MB. Trained on "
-        f"{len(training['cases'])} cases ({training['data'].split(';')[0]}) in {training['train_time_s'] / 60:.0f} "
-        f"minutes on one CPU core, seed {training['seed']}; measured on {data['metrics']['protocol']}. "
-        f"Weights: {data['licence']['weights']}. [Its card](MambaSegLib/models/hippocampus/README.md) has the rest.\n\n"
+        f"**`{data['id']}`** {data['version']}: {data['description']} {data['weights']['bytes'] / 1e6:.1f} MB. "
+        f"Trained on {cases} cases ({training['data'].split('; context')[0]}) in {minutes:.0f} minutes on CPU, seed "
+        f"{training['seed']}; measured on {data['metrics']['protocol']}. Weights: {data['licence']['weights']}. "
+        f"{card} has the rest.\n\n"
     )
-    return text + table(["Structure", "Dice", "HD95, mm", "Surface Dice at 1 mm", "Cases"], rows)
+    units = {v["name"]: v.get("unit") for v in data["metrics"]["values"]}
+    heads = [f"{name}, {units[name]}" if units[name] else name for name in measures]
+    return text + table(["Structure", *heads, "Cases"], rows)
 
 
 def networks() -> str:
