@@ -4,15 +4,11 @@ import ast
 from pathlib import Path
 
 import pytest
+from test_imports import TORCH_FREE
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "MambaSegmentation").rglob("*.py"), *(ROOT / "Testing" / "slicer").rglob("*.py")])
 HEAVY = {"torch", "monai", "MambaSegTraining"}
-# Modules of the library that import no torch; the panel may use no others.
-TORCH_FREE = {
-    *("audit", "bundle", "card", "catalogue", "corrections", "dicom_seg", "errors", "image", "job", "metrics"),
-    *("model_store", "review", "worklist", "label_table", "label_file", "dicom_series", "volume"),
-}
 
 
 def _dotted(node: ast.AST) -> str:

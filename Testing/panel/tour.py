@@ -137,6 +137,7 @@ def run(tour: Tour, model: str) -> None:
 
     light = tour.application.palette()
     segment_page(tour, model)
+    settings_page(tour)
     tour.application.setPalette(dark_palette())
     tour.picture("segment_error_dark")
     tour.application.setPalette(light)
@@ -170,6 +171,19 @@ def segment_page(tour: Tour, model: str) -> None:
     tour.segment()
     tour.ui.logSection.collapsed = False
     tour.picture("segment_error")
+
+
+def settings_page(tour: Tour) -> None:
+    tour.widget.panel.showPage("SettingsPage")
+    tour.ui.checkPackagesButton.click()
+    tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
+    tour.picture("settings")
+    tour.ui.keysSection.collapsed = tour.ui.doctorSection.collapsed = False
+    tour.ui.doctorButton.click()
+    tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
+    tour.picture("settings_open_narrow", width=350)
+    tour.picture("settings_200_percent", scale=2.0)
+    tour.widget.panel.showPage("SegmentPage")
 
 
 def queue(tour: Tour, volume) -> None:
