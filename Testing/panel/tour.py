@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from tour_correct import correct_page, finetune_page
 from tour_review import review_page
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -141,6 +142,8 @@ def run(tour: Tour, model: str) -> None:
     tour.application.setPalette(dark_palette())
     tour.picture("segment_error_dark")
     tour.application.setPalette(light)
+    correct_page(tour)
+    finetune_page(tour)
     review_page(tour)
 
 

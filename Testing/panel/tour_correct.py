@@ -9,8 +9,9 @@ NARROW = 350
 
 def correct_page(tour) -> None:
     """The empty page, the page on the result, a correction waiting for Accept; narrow, and dark."""
-    from slicerhost.widgets_editor import paint
     from tour import dark_palette
+
+    from slicerhost.widgets_editor import paint
 
     panel, ui = tour.widget.panel, tour.ui
     segmentation, panel.state.resultSegmentation = panel.state.resultSegmentation, None
