@@ -21,6 +21,13 @@ def instance_norm(dims: int, channels: int) -> nn.Module:
     return INSTANCE_NORM[dims](channels, eps=1e-5, affine=True)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm over tokens: torch 2.2's backward fails on the CPU when gradient and grid differ in memory format."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 def as_tuple(value, dims: int) -> tuple[int, ...]:
     """One number per axis, from a number or a sequence of ``dims`` numbers."""
     return (value,) * dims if isinstance(value, int) else tuple(value)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks.any_size import AnySizeNetwork
-from ..blocks.conv import CONV
+from ..blocks.conv import CONV, GroupNorm
 from ..blocks.mixers import Mamba
 from .registry import Figure, register_variants
 
@@ -48,8 +48,8 @@ class ResidualMamba(nn.Module):
 
     def __init__(self, width: int, states: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, width)
-        self.norm2 = nn.GroupNorm(GROUPS, width)
+        self.norm1 = GroupNorm(GROUPS, width)
+        self.norm2 = GroupNorm(GROUPS, width)
         self.conv1 = ScaledMamba(width, width, states)
         self.conv2 = ScaledMamba(width, width, states)
 
@@ -62,8 +62,8 @@ class ResidualUp(nn.Module):
 
     def __init__(self, dims: int, width: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, width)
-        self.norm2 = nn.GroupNorm(GROUPS, width)
+        self.norm1 = GroupNorm(GROUPS, width)
+        self.norm2 = GroupNorm(GROUPS, width)
         self.conv = separable_conv(dims, width, width)
         self.skip_scale = nn.Parameter(torch.ones(1))
 
@@ -98,7 +98,7 @@ class LightMUNet(AnySizeNetwork):
         )
         self.up_layers = nn.ModuleList(nn.Sequential(ResidualUp(dims, w)) for w in narrower)
         last = separable_conv(dims, width, out_channels, 1, bias=True)
-        self.conv_final = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.ReLU(), last)
+        self.conv_final = nn.Sequential(GroupNorm(GROUPS, width), nn.ReLU(), last)
 
     def run(self, padded: Tensor, all_scales: bool) -> list[Tensor]:
         x, skips = self.convInit(padded), []

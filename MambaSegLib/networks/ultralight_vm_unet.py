@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from ..blocks.any_size import AnySizeNetwork
+from ..blocks.conv import GroupNorm
 from ..blocks.mixers import Mamba
 from .registry import Figure, register_variants
 
@@ -98,8 +99,8 @@ class UltraLightVMUNet(AnySizeNetwork):
             a, b = c[7 - i], c[6 - i]
             block = ParallelMamba(a, b, states) if i <= 3 else nn.Conv2d(a, b, 3, padding=1)
             setattr(self, f"decoder{i}", nn.Sequential(block))
-            setattr(self, f"ebn{i}", nn.GroupNorm(4, c[i]))
-            setattr(self, f"dbn{i}", nn.GroupNorm(4, b))
+            setattr(self, f"ebn{i}", GroupNorm(4, c[i]))
+            setattr(self, f"dbn{i}", GroupNorm(4, b))
         self.scab = SkipBridge(widths[:5])
         self.final = nn.Conv2d(widths[0], out_channels, 1)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks.any_size import AnySizeNetwork
+from ..blocks.conv import GroupNorm
 from ..blocks.vss import PatchMerging, VMambaBlock, drop_path_rates
 from .registry import Figure, register_variants
 from .weights import fit_image_channels, load_strictly
@@ -114,10 +115,10 @@ class VMambaSegmenter(AnySizeNetwork):
     def __init__(self, in_channels: int, out_channels: int, pyramid_width: int = 128, **backbone):
         super().__init__()
         self.backbone = VMamba(in_channels, **backbone)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, w) for w in self.backbone.widths)
+        self.norms = nn.ModuleList(GroupNorm(1, w) for w in self.backbone.widths)
         self.laterals = nn.ModuleList(nn.Conv2d(w, pyramid_width, 1) for w in self.backbone.widths)
         self.smooth = nn.Sequential(
-            nn.Conv2d(pyramid_width, pyramid_width, 3, padding=1), nn.GroupNorm(4, pyramid_width), nn.ReLU()
+            nn.Conv2d(pyramid_width, pyramid_width, 3, padding=1), GroupNorm(4, pyramid_width), nn.ReLU()
         )
         self.head = nn.Conv2d(pyramid_width, out_channels, 1)
 
