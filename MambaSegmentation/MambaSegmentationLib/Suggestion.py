@@ -63,7 +63,7 @@ def _modality(facts: ImageFacts, wanted: str) -> tuple[int, str]:
 def _tooSmall(facts: ImageFacts, bundle: ModelBundle) -> str:
     """ "" when the image shows enough: its axes and the window's are compared by length, not by direction."""
     spacing_mm = bundle.preprocessing["spacing_mm"]
-    if spacing_mm is None:  # of pictures, whose pixels have no size
+    if spacing_mm is None or None in spacing_mm:  # of pictures, whose pixels have no size
         return ""
     window = np.sort(np.array(bundle.inference["patch"], float) * spacing_mm[::-1])
     shown = np.sort(facts.extent_mm)
