@@ -135,19 +135,21 @@ def main() -> None:
 
 
 def run(tour: Tour, model: str) -> None:
-
     light = tour.application.palette()
-    segment_page(tour, model)
+    result = segment_page(tour, model)
     settings_page(tour)
     tour.application.setPalette(dark_palette())
     tour.picture("segment_error_dark")
     tour.application.setPalette(light)
+    tour.ui.logSection.collapsed = True
+    tour.widget.panel.state.resultSegmentation = result
     correct_page(tour)
     finetune_page(tour)
     review_page(tour)
 
 
-def segment_page(tour: Tour, model: str) -> None:
+def segment_page(tour: Tour, model: str):
+    """Every state of the page; returns the segmentation of the head, whose volume stays in the scene."""
     import slicer
 
     tour.choose(model)
@@ -163,6 +165,7 @@ def segment_page(tour: Tour, model: str) -> None:
     tour.picture("segment_options_narrow", width=350)
     tour.ui.optionsSection.collapsed = True
     tour.segment(pictures="segment_running")
+    result = tour.widget.panel.state.resultSegmentation
     tour.ui.showSurfaceCheckBox.checked = True
     roi.GetDisplayNode().SetVisibility(False)
     tour.picture("segment_done")
@@ -174,6 +177,7 @@ def segment_page(tour: Tour, model: str) -> None:
     tour.segment()
     tour.ui.logSection.collapsed = False
     tour.picture("segment_error")
+    return result
 
 
 def settings_page(tour: Tour) -> None:
