@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,8 +75,14 @@ def _fetch(url: str, name: str, folder: Path, index: int, count: int, report: Re
             report.progress(index + done / of, count, label)
 
     report.progress(index, count, name)
-    options = ["--no-deps", "--progress-bar", "raw", "--dest", str(folder)]
+    options = ["--no-deps", "--progress-bar", _progress_style(), "--dest", str(folder)]
     _call(["pip", "download", *_ONLY_WHEELS, *options, url], report, show)
+
+
+def _progress_style() -> str:
+    """Lines that can be read; pip has them from 24.1 on."""
+    major, minor = (int(part) for part in version("pip").split(".")[:2])
+    return "raw" if (major, minor) >= (24, 1) else "off"
 
 
 def _call(arguments: list[str], report: Report, on_line=lambda line: None) -> None:

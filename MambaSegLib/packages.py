@@ -113,6 +113,8 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return ""
+    except KeyError:  # what importlib.metadata of some versions raises instead of giving None
+        return None
 
 
 def _trial(name: str) -> tuple[str, str]:

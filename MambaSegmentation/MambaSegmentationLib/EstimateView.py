@@ -25,7 +25,7 @@ class EstimateView:
     def __init__(self, label, segment: SegmentLogic, choices: Callable[[], tuple | None]):
         self._label, self._segment, self._choices = label, segment, choices
         self._asked: tuple | None = None  # what the shown or coming answer belongs to
-        self._isWaiting = False
+        self._isWaiting = self._isOver = False
         self.memoryMb = 0.0  # of the last answer
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -35,6 +35,8 @@ class EstimateView:
 
     def update(self) -> None:
         """The choices may have changed."""
+        if self._isOver:  # the selectors still speak when the scene is emptied after the module's cleanup
+            return
         choices = self._choices()
         if choices is None or _key(*choices) != self._asked:
             self._label.hide()
@@ -44,6 +46,8 @@ class EstimateView:
         self._timer.start()
 
     def stop(self) -> None:
+        """For good: the widgets go."""
+        self._isOver = True
         self._timer.stop()
 
     def _ask(self) -> None:
@@ -60,6 +64,8 @@ class EstimateView:
 
     def _onAnswer(self, result: dict) -> None:
         self._isWaiting = False
+        if self._isOver:
+            return
         choices = self._choices()
         if choices is None or _key(*choices) != self._asked:
             self._timer.start()

@@ -101,7 +101,7 @@ def test_add_to_training_set(user, result, page, store, crop):
     (case,) = page.caseList.cases
     assert case.annotated == {"structures": ["Anterior hippocampus"], "slices": None}
     assert case.annotator == "Dr Weiß" and case.title == crop.GetName() and case.data["model"]["id"] == "quick"
-    assert keys("training", 1)[0] not in (case.folder / "case.json").read_text()
+    assert keys("training", 1)[0] not in (case.folder / "case.json").read_text(encoding="utf-8")
     from test_panel_segment import node_labels
 
     stored = case.label_volume().array

@@ -200,6 +200,7 @@ class Application(QtWidgets.QApplication):
         """Empty scene and settings, no modules, nothing recorded; only `problems` stays: what went wrong on the way."""
         self.unload_modules()
         self._scene.Clear(0)
+        self._scene.SetURL("")
         self.processEvents()
         QtCore.QSettings().clear()
         self.dialogs.forget()
