@@ -81,7 +81,9 @@ def test_every_source_and_resource_is_installed(configured):
     expected |= {p.relative_to(training).as_posix() for p in sources}
     module = ROOT / "MambaSegmentation"
     expected |= {p.relative_to(module).as_posix() for p in module.rglob("*") if p.is_file()}
-    expected |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "MambaSegLib" / "models").glob("*/*")}
+    library = ROOT / "MambaSegLib"
+    data = [*library.glob("models/*/*"), *library.glob("networks/*.json")]
+    expected |= {p.relative_to(ROOT).as_posix() for p in data}
     unwanted = {"CMakeLists.txt"} | {p for p in expected if "__pycache__" in p}
     assert installed == expected - unwanted
 
