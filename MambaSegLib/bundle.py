@@ -3,6 +3,8 @@
 Opening a bundle executes no code and needs no torch. A bundle is never changed in place: fine-tuning makes a child.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -48,6 +50,11 @@ class Label:
     color: tuple[int, int, int]
     terminology: dict
 
+    @classmethod
+    def from_json(cls, row: dict) -> Label:
+        """Of {"value", "name", "color", "terminology"}, as ``bundle.json`` has it."""
+        return cls(row["value"], row["name"], tuple(row["color"]), row["terminology"] or {})
+
 
 @dataclass(frozen=True)
 class ModelBundle:
@@ -74,10 +81,7 @@ class ModelBundle:
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
-        return tuple(
-            Label(item["value"], item["name"], tuple(item["color"]), item["terminology"] or {})
-            for item in self.data["labels"]
-        )
+        return tuple(Label.from_json(row) for row in self.data["labels"])
 
     @property
     def network(self) -> dict:

@@ -148,11 +148,9 @@ def read_active(root: Path) -> dict[str, str]:
     """
     path = root / ACTIVE_FILE
     try:
-        active = json.loads(path.read_text(encoding="utf-8"))
+        active = _json_of(path, "Delete it to use the first models again.")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}).", "Delete it to use the first models again.") from error
     if not isinstance(active, dict) or not all(isinstance(name, str) for name in active.values()):
         raise UserError(f"{path} must say which version of a model is in use.", "Delete it to use the first models.")
     return active
@@ -194,14 +192,22 @@ def decision_of(folder: Path) -> dict | None:
     """
     path = folder / DECISION_FILE
     try:
-        decision = json.loads(path.read_text(encoding="utf-8"))
+        decision = _json_of(path, "Copy the model again from where it came.")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}).", "Copy the model again from where it came.") from error
     if not isinstance(decision, dict) or not isinstance(decision.get("accepted"), bool):
         raise UserError(f"{path} must say 'accepted': true or false.", "Copy the model again from where it came.")
     return decision
+
+
+def _json_of(path: Path, hint: str):
+    """What a JSON file says. FileNotFoundError when it is not there, UserError with the hint when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}).", hint) from error
 
 
 def _lost(lineage: str, folder: Path) -> Entry:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import platform
 import statistics
-import uuid
 from pathlib import Path
 
 import torch
@@ -20,12 +18,14 @@ import torch
 from . import catalogue
 from . import request as fields
 from .bundle import ModelBundle
+from .errors import UserError
 from .image import read_geometry
 from .inference import resolve_device, window_count
 from .job import Report
 from .networks.macs import count_variant
 from .networks.registry import spec
 from .preprocessing import Grid, grid_of, patch_of
+from .safe_file import write_text
 from .steps import Steps
 from .volume import Volume
 
@@ -113,11 +113,9 @@ def remember_pass(bundle: ModelBundle, device: torch.device, pass_times_s: list[
     path = _rates_file()
     rates = _rates()
     rates[_key(bundle, device)] = {"pass_s": round(statistics.median(pass_times_s), 5)}
-    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    with contextlib.suppress(OSError):  # only estimates get worse where nothing may be written
+    with contextlib.suppress(OSError, UserError):  # only estimates get worse where nothing may be written
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(rates, indent=1), encoding="utf-8")
-        os.replace(unfinished, path)
+        write_text(path, json.dumps(rates, indent=1))
 
 
 def measured_pass_s(bundle: ModelBundle, device: torch.device) -> float | None:

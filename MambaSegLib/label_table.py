@@ -80,4 +80,4 @@ def to_json(structures: Iterable) -> list[dict]:
 
 def from_json(rows: Iterable[dict]) -> tuple[Label, ...]:
     """The inverse of `to_json`."""
-    return tuple(Label(r["value"], r["name"], tuple(r["color"]), r["terminology"] or {}) for r in rows)
+    return tuple(Label.from_json(row) for row in rows)

@@ -183,5 +183,5 @@ register_variants(
     dims=2,
     paper=PAPER,
     url="https://github.com/MzeroMiko/VMamba",
-    licence="code and ImageNet weights of the backbone: MIT",
+    licence="code and ImageNet weights: MIT",
 )

@@ -96,7 +96,7 @@ class AddCaseView:
         ui = self._ui
         if segmentation is not self._shown:
             ui.casePatientEdit.text = FineTuneLogic.patientKey(SegmentVoxels.volumeOf(segmentation))
-        ui.caseAnnotatorEdit.text = ui.caseAnnotatorEdit.text.strip() or FineTuneLogic.annotator()
+        ui.caseAnnotatorEdit.text = ui.caseAnnotatorEdit.text.strip() or Settings.annotator()
 
     def _onAnnotator(self) -> None:
         Settings.store(Settings.ANNOTATOR_SETTING, self._ui.caseAnnotatorEdit.text.strip())

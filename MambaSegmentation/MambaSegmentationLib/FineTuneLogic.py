@@ -31,12 +31,6 @@ def patientKey(volumeNode) -> str:
     return hierarchy.GetAttributeFromItemAncestor(item, name) if item else ""
 
 
-def annotator() -> str:
-    """Of the settings, else Slicer's user; "" if neither is known."""
-    user = slicer.app.applicationLogic().GetUserInformation()
-    return Settings.text(Settings.ANNOTATOR_SETTING) or (user.GetName() if user else "") or ""
-
-
 def structureTable(segmentationNode, bundle: ModelBundle) -> dict[str, dict]:
     """segment ID -> {value, name, color, terminology}: the model's structures as it knows them, others by name."""
     known = {label.value: label for label in bundle.labels}

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib import review, worklist
@@ -22,9 +21,7 @@ _WAITING = (worklist.NOT_STARTED, worklist.IN_PROGRESS)
 
 def reviewer() -> str:
     """Who reviews: the name given in the panel, else Slicer's user, else the computer's."""
-    user = slicer.app.applicationLogic().GetUserInformation()
-    given = Settings.text(Settings.ANNOTATOR_SETTING)
-    return given or (user.GetName() if user else "") or getpass.getuser()
+    return Settings.annotator() or getpass.getuser()
 
 
 class Review:

@@ -77,6 +77,13 @@ def ijkToRas(volumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+def lpsGeometry(volumeNode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(spacing in mm, origin in LPS mm, direction (3, 3)) of the volume as files have them."""
+    matrix = np.diag([-1.0, -1.0, 1.0]) @ ijkToRas(volumeNode)[:3]
+    spacing_mm = np.linalg.norm(matrix[:, :3], axis=0)
+    return spacing_mm, matrix[:, 3], matrix[:, :3] / spacing_mm
+
+
 def fingerprint(volumeNode) -> tuple:
     """Changes when the voxels or the geometry of the volume change, and only then."""
     image = volumeNode.GetImageData()

@@ -91,7 +91,7 @@ def masks(segmentationNode, volumeNode, layersOf=None) -> Iterator[tuple[str, np
     Raises:
         UserError: the segments do not lie on the voxels of the volume.
     """
-    grid = _grid(segmentationNode, volumeNode)
+    grid = gridOf(segmentationNode, volumeNode)
     for image, valueIn in layers(segmentationNode) if layersOf is None else layersOf:
         voxels = _onGrid(image, grid, segmentationNode, volumeNode)
         for segmentId, value in valueIn.items():
@@ -115,7 +115,7 @@ def labels(segmentationNode, volumeNode, valueOf: dict[str, int], layersOf=None)
 
 def setMask(segmentationNode, segmentId: str, volumeNode, mask: np.ndarray) -> None:
     """Make the segment exactly this; other segments stay as they are, where they overlap as well."""
-    image = _grid(segmentationNode, volumeNode)
+    image = gridOf(segmentationNode, volumeNode)
     _setVoxels(image, mask)
     _replace(segmentationNode, segmentId, image)
 
@@ -145,7 +145,7 @@ def _replace(segmentationNode, segmentId: str, image) -> None:
     logic.SetBinaryLabelmapToSegment(image, segmentationNode, segmentId, logic.MODE_REPLACE)
 
 
-def _grid(segmentationNode, volumeNode):
+def gridOf(segmentationNode, volumeNode):
     """The volume's grid in the segmentation's coordinates, as vtkOrientedImageData of its own."""
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     image = logic.CreateOrientedImageDataFromVolumeNode(volumeNode, segmentationNode.GetParentTransformNode())
@@ -187,12 +187,11 @@ def _toWorld(image) -> np.ndarray:
 
 def writeLabels(array: np.ndarray, volumeNode, path: Path) -> Path:
     """A label map on the volume's grid as a .nrrd file in LPS. Raises UserError when the disk refuses."""
-    matrix = np.diag([-1.0, -1.0, 1.0]) @ SceneIO.ijkToRas(volumeNode)[:3]
-    spacing = np.linalg.norm(matrix[:, :3], axis=0)
+    spacing, origin, direction = SceneIO.lpsGeometry(volumeNode)
     image = sitk.GetImageFromArray(array.astype(np.uint8))
     image.SetSpacing(spacing.tolist())
-    image.SetDirection((matrix[:, :3] / spacing).ravel().tolist())
-    image.SetOrigin(matrix[:, 3].tolist())
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin(origin.tolist())
     try:
         sitk.WriteImage(image, str(path))
     except RuntimeError as error:

@@ -13,7 +13,7 @@ from MambaSegLib import label_file, label_table
 from MambaSegLib.errors import UserError
 from MambaSegLib.volume import Volume
 
-from . import SceneIO
+from . import SceneIO, SegmentVoxels
 
 
 def writeSegmentation(segmentationNode, path: Path) -> None:
@@ -44,9 +44,7 @@ def writeLabels(segmentationNode, volumeNode, path: Path) -> Path:
     """
     segmentation = segmentationNode.GetSegmentation()
     ids = list(segmentation.GetSegmentIDs())
-    merged, transform = slicer.vtkOrientedImageData(), segmentationNode.GetParentTransformNode()
-    grid = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(volumeNode, transform)
-    grid.UnRegister(None)  # the caller owns it
+    merged, grid = slicer.vtkOrientedImageData(), SegmentVoxels.gridOf(segmentationNode, volumeNode)
     names, values = vtk.vtkStringArray(), vtk.vtkIntArray()
     for value, segmentId in enumerate(ids, start=1):
         names.InsertNextValue(segmentId)
@@ -77,6 +75,5 @@ def _row(value: int, segment) -> dict:
 
 def _onGridOf(volumeNode, array: np.ndarray) -> Volume:
     """The array, (K, J, I), where the volume lies: in LPS, without its parent transform."""
-    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ SceneIO.ijkToRas(volumeNode)
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    return Volume(array, tuple(spacing), tuple(matrix[:3, 3]), matrix[:3, :3] / spacing, volumeNode.GetName())
+    spacing, origin, direction = SceneIO.lpsGeometry(volumeNode)
+    return Volume(array, tuple(spacing), tuple(origin), direction, volumeNode.GetName())

@@ -22,6 +22,12 @@ def store(key: str, value: str) -> None:
     settings.setValue(key, value) if value else settings.remove(key)
 
 
+def annotator() -> str:
+    """The name given in the panel, else Slicer's user; "" if neither is known."""
+    user = slicer.app.applicationLogic().GetUserInformation()
+    return text(ANNOTATOR_SETTING) or (user.GetName() if user else "") or ""
+
+
 def correctionsFolder() -> str:
     """Where corrected cases are collected."""
     return text(CORRECTIONS_FOLDER_SETTING) or str(corrections.default_folder())

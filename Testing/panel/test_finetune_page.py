@@ -141,11 +141,11 @@ def test_only_done_slices_and_the_dicom_patient(user, crop, store, page):
 
 
 def test_annotator_is_remembered(user, result, store):
-    from MambaSegmentationLib import FineTuneLogic
+    from MambaSegmentationLib import Settings
 
     user.ui.caseAnnotatorEdit.text = "Dr Lee"
     user.ui.caseAnnotatorEdit.editingFinished.emit()
-    assert FineTuneLogic.annotator() == "Dr Lee"
+    assert Settings.annotator() == "Dr Lee"
 
 
 def test_a_case_is_deleted_after_a_question(user, page, store, slicer_app_scene):

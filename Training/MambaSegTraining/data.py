@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from MambaSegLib.corrections import HOLD_OUT_SHARE
+
 from .cases import HELD_OUT, Case, in_validation, split
 from .config import TrainConfig
 from .mirroring import swap_of
@@ -11,7 +13,6 @@ from .reading import HeldOutCases
 from .sources import open_source
 
 LEAST_HELD_OUT = 3  # patients
-HOLD_OUT_SHARE = 0.25  # of the patients of a source that does not say itself
 
 
 def load_data(config: TrainConfig, report, folder: Path):

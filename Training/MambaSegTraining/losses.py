@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNKNOWN = 255
+from MambaSegLib.corrected_case import UNKNOWN
+
 SMOOTH = 1e-5
 
 

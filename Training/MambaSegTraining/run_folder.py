@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 
 from MambaSegLib.errors import Cancelled, UserError
+from MambaSegLib.safe_file import cannot_write, write_text
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -130,11 +131,8 @@ def write_json(path: Path, content: dict) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}.", "Check free space and rights.") from error
+        raise cannot_write(path.parent, error) from error
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
