@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import SceneIO
+from . import Regions, SceneIO
 from .Jobs import Listener, Problem
 from .ModelCard import memoryText
 from .SegmentLogic import Options, SegmentLogic
@@ -91,7 +91,7 @@ def _key(volumeNode, modelId: str, options: Options) -> tuple:
     region = None
     if options.roiNode:
         try:
-            region = tuple(round(v, 3) for v in SceneIO.roiBounds(options.roiNode, volumeNode)[0])
+            region = tuple(round(v, 3) for v in Regions.bounds(options.roiNode, volumeNode)[0])
         except UserError:
             region = ("outside",)
     size = volumeNode.GetImageData().GetDimensions()

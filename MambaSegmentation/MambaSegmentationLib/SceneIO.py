@@ -16,13 +16,23 @@ from MambaSegLib.errors import UserError
 
 RESULT_ATTRIBUTE = "MambaSegmentation.result"
 _ANGLE_TOLERANCE = 1e-3
-_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+_VOLUMES = ("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")  # the latter holds a colour picture
+_COLOURS = (3, 4)  # the fourth is opacity
 
 
 def volumes() -> list:
-    """The scalar volumes of the scene that a user can choose; label maps are none."""
+    """The volumes and pictures of the scene that a user can choose; label maps are none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return [n for n in nodes if n.GetClassName() == "vtkMRMLScalarVolumeNode" and not n.GetHideFromEditors()]
+    return [n for n in nodes if n.GetClassName() in _VOLUMES and not n.GetHideFromEditors()]
+
+
+def isPicture(volumeNode) -> bool:
+    """Whether the volume is a colour picture, as Slicer loads it from PNG or JPEG: one slice of bytes."""
+    image = volumeNode.GetImageData()
+    if image is None or image.GetNumberOfScalarComponents() not in _COLOURS:
+        return False
+    return image.GetDimensions()[2] == 1 and image.GetScalarType() == vtk.VTK_UNSIGNED_CHAR
 
 
 def volumeProblem(volumeNode) -> UserError | None:
@@ -32,6 +42,8 @@ def volumeProblem(volumeNode) -> UserError | None:
         return UserError(
             _("The volume '{name}' has no image in it.").format(name=volumeNode.GetName()), _("Choose another volume.")
         )
+    if isPicture(volumeNode):
+        return _geometryProblem(volumeNode)
     components = image.GetNumberOfScalarComponents()
     if components != 1:
         return UserError(
@@ -148,7 +160,7 @@ class ExchangeFolder:
 
 
 def _nrrdHeader(volumeNode) -> str:
-    matrix = ijkToRas(volumeNode)[:3] * _RAS_TO_LPS[:, None]
+    matrix = ijkToRas(volumeNode)[:3] * RAS_TO_LPS[:, None]
     vectors = ["({})".format(",".join(repr(float(value)) for value in column)) for column in matrix.T]
     size = " ".join(map(str, volumeNode.GetImageData().GetDimensions()))
     return (
@@ -174,63 +186,11 @@ def writeVolume(volumeNode, path: Path) -> None:
 
 
 def _holds(path: Path, image) -> bool:
-    return path.is_file() and path.stat().st_size >= image.GetNumberOfPoints() * image.GetScalarSize()
-
-
-def roiBounds(roiNode, volumeNode) -> tuple[list[float], str]:
-    """The region of a markups ROI for a job on the volume.
-
-    Returns:
-        [xmin, xmax, ymin, ymax, zmin, zmax] in LPS mm, in the volume's own coordinates (all parent transforms undone),
-        and a note for the user, "" if there is nothing to note.
-    """
-    if not roiHasSize(roiNode):
-        raise UserError(
-            _("The region '{name}' has no size yet.").format(name=roiNode.GetName()),
-            _("Press 'Fit to volume' and drag its handles in the views, or choose no region."),
-        )
-    toNode = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
-    half = np.array(roiNode.GetSize()) / 2
-    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")).reshape(3, -1).T
-    corners = (np.c_[signs * half, np.ones(8)] @ toNode.T)[:, :3]
-    toVolume = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
-        roiNode.GetParentTransformNode(), volumeNode.GetParentTransformNode(), toVolume
+    return (
+        path.is_file()
+        and path.stat().st_size
+        >= image.GetNumberOfPoints() * image.GetScalarSize() * image.GetNumberOfScalarComponents()
     )
-    corners = np.array([toVolume.TransformPoint(corner) for corner in corners]) * _RAS_TO_LPS
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    _checkOverlap(roiNode, volumeNode, low, high)
-    isTurned = not np.isclose(corners, np.where(corners < (low + high) / 2, low, high), atol=0.01).all()
-    note = _("The region is turned against the volume's axes: the box around it is segmented.") if isTurned else ""
-    return np.c_[low, high].ravel().tolist(), note
-
-
-def _checkOverlap(roiNode, volumeNode, low, high) -> None:
-    """Raises UserError when the box (LPS mm, the volume's own coordinates) does not meet the volume."""
-    size = np.array(volumeNode.GetImageData().GetDimensions())
-    ends = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in size), [1.0], indexing="ij")).reshape(4, -1)
-    outline = (ijkToRas(volumeNode) @ ends)[:3].T * _RAS_TO_LPS
-    if (low >= outline.max(axis=0)).any() or (high <= outline.min(axis=0)).any():
-        raise UserError(
-            _("The region '{roi}' lies outside the volume '{volume}'.").format(
-                roi=roiNode.GetName(), volume=volumeNode.GetName()
-            ),
-            _("Move it onto the image, or press 'Fit to volume'."),
-        )
-
-
-def roiHasSize(roiNode) -> bool:
-    return roiNode.GetNumberOfControlPoints() > 0 and min(roiNode.GetSize()) > 0
-
-
-def fitRoi(roiNode, volumeNode) -> None:
-    """Make the ROI the box around the whole volume, in world coordinates."""
-    bounds = [0.0] * 6
-    volumeNode.GetRASBounds(bounds)
-    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
-    roiNode.SetAndObserveTransformNodeID(None)
-    roiNode.SetXYZ(*((low + high) / 2).tolist())
-    roiNode.SetRadiusXYZ(*((high - low) / 2).tolist())
 
 
 def importSegmentation(path: Path, volumeNode, name: str, result: dict):

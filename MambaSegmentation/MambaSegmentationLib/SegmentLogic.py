@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
-from . import SceneIO
+from . import Regions, SceneIO
 from .JobQueue import diskHint
 from .Jobs import Job, Listener, Problem
 from .Models import Models
@@ -91,7 +91,7 @@ class SegmentLogic:
         if self.isRunning:
             raise UserError(_("A segmentation is already running."), _("Wait for it, or cancel it first."))
         bundle, nodes = self.models.find(modelId), [volumeNode, *options.moreInputs]
-        bounds, note = SceneIO.roiBounds(options.roiNode, volumeNode) if options.roiNode else (None, "")
+        bounds, note = Regions.bounds(options.roiNode, volumeNode) if options.roiNode else (None, "")
         sources = [str(self.files.volumeFile(node)) for node in nodes]
         output = self.files.newFile("result.seg.nrrd")
         name = f"{volumeNode.GetName()} {bundle.title} segmentation"
@@ -112,7 +112,7 @@ class SegmentLogic:
     def estimate(self, volumeNode, modelId: str, options: Options, listener: Listener) -> Job:
         """Ask how long `begin` would take: onFinished gets {seconds, memory_mb, windows, how}. Raises UserError."""
         bundle = self.models.find(modelId)
-        bounds = SceneIO.roiBounds(options.roiNode, volumeNode)[0] if options.roiNode else None
+        bounds = Regions.bounds(options.roiNode, volumeNode)[0] if options.roiNode else None
         path = self.files.geometryFile(volumeNode)
         inner = replace(
             listener,

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import Samples, SceneFacts, SceneIO
+from . import Regions, Samples, SceneFacts, SceneIO
 from .EstimateView import EstimateView
 from .JobQueue import Task
 from .Jobs import Listener
@@ -102,12 +102,12 @@ class SegmentPage(Page):
 
     def _onRoi(self) -> None:
         roi, volume = self.ui.roiSelector.currentNode(), self.ui.volumeSelector.currentNode()
-        if roi and volume and not self._isReading and not SceneIO.roiHasSize(roi):
-            SceneIO.fitRoi(roi, volume)  # a new region that one can see and drag
+        if roi and volume and not self._isReading and not Regions.hasSize(roi):
+            Regions.fit(roi, volume)  # a new region that one can see and drag
         self._onChoice()
 
     def _onFitRoi(self) -> None:
-        SceneIO.fitRoi(self.state.roi, self.state.inputVolume)
+        Regions.fit(self.state.roi, self.state.inputVolume)
         self._update()
 
     def _onSample(self) -> None:
@@ -240,7 +240,7 @@ def _missingImage(volumeNode, roiNode) -> str:
     problem = SceneIO.volumeProblem(volumeNode)
     if problem:
         return f"{problem.message} {problem.hint}"
-    if roiNode and not SceneIO.roiHasSize(roiNode):
+    if roiNode and not Regions.hasSize(roiNode):
         return _("Place the region in the views, press 'Fit to volume', or choose no region.")
     return ""
 

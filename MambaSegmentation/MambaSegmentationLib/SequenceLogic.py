@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import SceneFacts, SceneIO
+from . import Regions, SceneFacts, SceneIO
 from .Jobs import Job, Listener, Problem
 from .SegmentLogic import Options, SegmentLogic, jobParams
 
@@ -55,7 +55,7 @@ class SequenceLogic:
                 _("Load the images as a sequence, or segment this volume alone."),
             )
         bundle = self._segment.models.find(modelId)
-        bounds = SceneIO.roiBounds(options.roiNode, volumeNode)[0] if options.roiNode else None
+        bounds = Regions.bounds(options.roiNode, volumeNode)[0] if options.roiNode else None
         name = f"{volumeNode.GetName()} {bundle.title} segmentation"
         params = jobParams(bundle, options, bounds)
         run = _Run(listener, volumeNode, browser, browser.GetSequenceNode(volumeNode), params, name)

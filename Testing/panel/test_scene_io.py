@@ -13,6 +13,13 @@ def scene_io(module):
 
 
 @pytest.fixture
+def regions(module):
+    from MambaSegmentationLib import Regions
+
+    return Regions
+
+
+@pytest.fixture
 def folder(scene_io):
     made = scene_io.ExchangeFolder()
     yield made
@@ -105,36 +112,36 @@ def test_volume_without_image(scene_io):
     assert "no image" in scene_io.volumeProblem(empty).message
 
 
-def test_roi_bounds(scene_io):
+def test_roi_bounds(regions):
     import slicer
 
     volume = volume_from(np.zeros((40, 40, 40), np.float32))
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     with pytest.raises(Exception, match="no size"):
-        scene_io.roiBounds(roi, volume)
+        regions.bounds(roi, volume)
     roi.SetXYZ(10, 20, 30)
     roi.SetRadiusXYZ(1, 2, 3)
-    bounds, note = scene_io.roiBounds(roi, volume)
+    bounds, note = regions.bounds(roi, volume)
     assert np.allclose(bounds, [-11, -9, -22, -18, 27, 33]) and note == ""
     volume.SetAndObserveTransformNodeID(shifted(5).GetID())  # the volume's own coordinates are 5 mm to the left
-    assert np.allclose(scene_io.roiBounds(roi, volume)[0], [-6, -4, -22, -18, 27, 33])
+    assert np.allclose(regions.bounds(roi, volume)[0], [-6, -4, -22, -18, 27, 33])
     roi.SetAndObserveTransformNodeID(shifted(-3).GetID())
-    assert np.allclose(scene_io.roiBounds(roi, volume)[0], [-3, -1, -22, -18, 27, 33])
+    assert np.allclose(regions.bounds(roi, volume)[0], [-3, -1, -22, -18, 27, 33])
 
 
-def test_roi_outside_the_volume(scene_io, crop):
+def test_roi_outside_the_volume(regions, crop):
     import slicer
 
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Far away")
     roi.SetRadiusXYZ(5, 5, 5)
     roi.SetXYZ(300, 0, 0)
     with pytest.raises(Exception, match="'Far away' lies outside the volume 'Left hippocampus'"):
-        scene_io.roiBounds(roi, crop)
+        regions.bounds(roi, crop)
     crop.SetAndObserveTransformNodeID(shifted(320).GetID())
-    assert scene_io.roiBounds(roi, crop)
+    assert regions.bounds(roi, crop)
 
 
-def test_turned_roi_becomes_the_box_around_it(scene_io):
+def test_turned_roi_becomes_the_box_around_it(regions):
     import slicer
 
     volume = volume_from(np.zeros((20, 20, 20), np.float32))
@@ -144,18 +151,18 @@ def test_turned_roi_becomes_the_box_around_it(scene_io):
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(np.pi / 4), -np.sin(np.pi / 4)], [np.sin(np.pi / 4), np.cos(np.pi / 4)]]
     roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
-    bounds, note = scene_io.roiBounds(roi, volume)
+    bounds, note = regions.bounds(roi, volume)
     wide = 10 * np.sqrt(2)
     assert np.allclose(bounds, [-wide, wide, -wide, wide, -5, 5])
     assert "turned" in note
 
 
-def test_fitted_roi_is_the_whole_volume(scene_io, crop):
+def test_fitted_roi_is_the_whole_volume(regions, crop):
     import slicer
 
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     crop.SetAndObserveTransformNodeID(shifted(5).GetID())
-    scene_io.fitRoi(roi, crop)
+    regions.fit(roi, crop)
     bounds, expected = np.zeros(6), np.zeros(6)
     roi.GetRASBounds(bounds)
     crop.GetRASBounds(expected)

@@ -1,0 +1,66 @@
+"""The region of interest: a markups ROI in world RAS, and the box that it means to a job on a volume."""
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MambaSegLib.errors import UserError
+
+from . import SceneIO
+
+
+def bounds(roiNode, volumeNode) -> tuple[list[float], str]:
+    """The region of a markups ROI for a job on the volume.
+
+    Returns:
+        [xmin, xmax, ymin, ymax, zmin, zmax] in LPS mm, in the volume's own coordinates (all parent transforms undone),
+        and a note for the user, "" if there is nothing to note.
+    """
+    if not hasSize(roiNode):
+        raise UserError(
+            _("The region '{name}' has no size yet.").format(name=roiNode.GetName()),
+            _("Press 'Fit to volume' and drag its handles in the views, or choose no region."),
+        )
+    toNode = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    half = np.array(roiNode.GetSize()) / 2
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")).reshape(3, -1).T
+    corners = (np.c_[signs * half, np.ones(8)] @ toNode.T)[:, :3]
+    toVolume = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        roiNode.GetParentTransformNode(), volumeNode.GetParentTransformNode(), toVolume
+    )
+    corners = np.array([toVolume.TransformPoint(corner) for corner in corners]) * SceneIO.RAS_TO_LPS
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    _checkOverlap(roiNode, volumeNode, low, high)
+    isTurned = not np.isclose(corners, np.where(corners < (low + high) / 2, low, high), atol=0.01).all()
+    note = _("The region is turned against the volume's axes: the box around it is segmented.") if isTurned else ""
+    return np.c_[low, high].ravel().tolist(), note
+
+
+def _checkOverlap(roiNode, volumeNode, low, high) -> None:
+    """Raises UserError when the box (LPS mm, the volume's own coordinates) does not meet the volume."""
+    size = np.array(volumeNode.GetImageData().GetDimensions())
+    ends = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in size), [1.0], indexing="ij")).reshape(4, -1)
+    outline = (SceneIO.ijkToRas(volumeNode) @ ends)[:3].T * SceneIO.RAS_TO_LPS
+    if (low >= outline.max(axis=0)).any() or (high <= outline.min(axis=0)).any():
+        raise UserError(
+            _("The region '{roi}' lies outside the volume '{volume}'.").format(
+                roi=roiNode.GetName(), volume=volumeNode.GetName()
+            ),
+            _("Move it onto the image, or press 'Fit to volume'."),
+        )
+
+
+def hasSize(roiNode) -> bool:
+    return roiNode.GetNumberOfControlPoints() > 0 and min(roiNode.GetSize()) > 0
+
+
+def fit(roiNode, volumeNode) -> None:
+    """Make the ROI the box around the whole volume, in world coordinates."""
+    box = [0.0] * 6
+    volumeNode.GetRASBounds(box)
+    low, high = np.array(box[::2]), np.array(box[1::2])
+    roiNode.SetAndObserveTransformNodeID(None)
+    roiNode.SetXYZ(*((low + high) / 2).tolist())
+    roiNode.SetRadiusXYZ(*((high - low) / 2).tolist())
