@@ -11,7 +11,6 @@ from MambaSegLib.bundle import open_bundle
 from MambaSegLib.image import read_volume
 from MambaSegLib.job import Report
 from MambaSegLib.segment import segment
-from MambaSegTraining.augment_slices import augmented
 from MambaSegTraining.losses import UNKNOWN
 from MambaSegTraining.mirroring import Swap
 from MambaSegTraining.patches import PatchSource
@@ -51,15 +50,31 @@ def test_labels_stay_on_their_pixels():
             assert inside.median() > outside.median()
 
 
-def test_nothing_drawn_is_the_middle_of_the_window():
-    class Never:
-        def random(self):
-            return 1.0
+def different_channels(is_colour):
+    """In how many of 40 batches of a flat patch, whose channels came equal, they do not stay so."""
+    flat = TrainingCase("c", np.ones((3, 1, 40, 50), np.float32), np.zeros((1, 40, 50), np.uint8), is_colour=is_colour)
+    patches = PatchSource([flat], [], (24, 32), 0.0, 0.0, (), seed=1)
+    batches = [patches.batch(step, 1).images[0].mean((1, 2)) for step in range(40)]
+    return sum(float(means.std()) > 0.05 for means in batches)
 
-    images, labels = torch.rand(2, 1, 20, 30), torch.randint(0, 3, (2, 20, 30)).to(torch.uint8)
-    found, found_labels = augmented(images, labels, (10, 16), (0, 1), False, Never())
-    assert torch.allclose(found, images[:, :, 5:15, 7:23], atol=1e-4)
-    assert torch.equal(found_labels, labels[:, 5:15, 7:23])
+
+def test_colours_change_one_by_one_and_neighbouring_slices_together():
+    assert different_channels(is_colour=True) > 10
+    assert different_channels(is_colour=False) == 0
+
+
+def middle_turned(mirror_axes):
+    """Is a bright left half ever found at the bottom or at the top?"""
+    image = np.zeros((1, 1, 60, 60), np.float32)
+    image[..., :30] = 1
+    halves = TrainingCase("c", image, np.zeros((1, 60, 60), np.uint8))
+    batch = PatchSource([halves], [], (32, 32), 0.0, 0.0, mirror_axes, seed=1).batch(0, 40).images[:, 0]
+    rows = batch[:, :16].mean((1, 2)) - batch[:, 16:].mean((1, 2))
+    return bool((rows.abs() > 0.6).any())
+
+
+def test_only_what_has_no_up_is_turned_by_any_angle():
+    assert middle_turned((1, 2)) and not middle_turned((2,)) and not middle_turned(())
 
 
 def test_sides_are_swapped_where_the_image_is():

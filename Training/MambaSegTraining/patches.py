@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from .augment import IMAGE, LABEL, training_transforms
-from .augment_slices import augmented
 from .losses import UNKNOWN
 from .mirroring import Swap
 from .reading import HeldOutCase, TrainingCase, held_out_case, training_case
@@ -66,17 +65,12 @@ class PatchSource:
         apart = self.swap.axis if self.swap else None
         # mirror_axes count (Z, Y, X) also where the patch has no Z
         self.mirror_axes = tuple(axis - self.flat for axis in mirror_axes if axis >= self.flat and axis != apart)
-        self.transforms = None if self.flat else training_transforms(self.patch, self.mirror_axes)
+        is_colour = bool(self.cases) and self.cases[0].is_colour
+        self.transforms = training_transforms(self.patch, self.mirror_axes, is_colour)
 
     def batch(self, step: int, size: int) -> Batch:
         """The batch of a step, a function of seed and step alone."""
         random = np.random.default_rng((self.seed, step))
-        if self.flat:
-            drawn = [self._window(random) for _ in range(size)]
-            images, labels = (torch.from_numpy(np.stack([w[key] for w, _ in drawn])) for key in (IMAGE, LABEL))
-            is_colour = bool(self.cases) and self.cases[0].is_colour
-            images, labels = augmented(images, labels[:, 0], self.patch, self.mirror_axes, is_colour, random)
-            return Batch(images, labels.long(), _merged([case for _, case in drawn]))
         items, cases = [], []
         for _ in range(size):
             self.transforms.set_random_state(seed=int(random.integers(2**31)))
