@@ -94,6 +94,12 @@ class ModelBundle:
         return self.data["inputs"]
 
     @property
+    def is_for_pictures(self) -> bool:
+        """Whether it looks at colour pictures: its three inputs are their colours, and pixels have no size."""
+        has_size = any(self.preprocessing["spacing_mm"])
+        return len(self.inputs) == 3 and len(self.inference["patch"]) == 2 and not has_size
+
+    @property
     def preprocessing(self) -> dict:
         """{"orientation", "spacing_mm" (x, y, z), "normalisation"}."""
         return self.data["preprocessing"]

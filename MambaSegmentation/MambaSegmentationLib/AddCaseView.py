@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import CorrectLogic, DoneSlices, FineTuneLogic, SegmentVoxels, Settings
+from . import CorrectLogic, DoneSlices, FineTuneLogic, Inputs, SegmentVoxels, Settings
 
 
 class AddCaseView:
@@ -112,11 +112,11 @@ class AddCaseView:
         who = {"patient": ui.casePatientEdit.text.strip(), "annotator": ui.caseAnnotatorEdit.text.strip()}
         try:
             bundle = CorrectLogic.modelOf(segmentation, services.models, self._state.modelId)
+            more = Inputs.further(segmentation, bundle, self._state.moreInputs)
             request = FineTuneLogic.caseRequest(segmentation, bundle, self._done(), self._slices(), who)
         except UserError as error:
             services.view.message("error", error.message, error.hint)
             return
-        more = self._state.moreInputs
 
         def params() -> dict:
             return {**request, **FineTuneLogic.caseFiles(segmentation, bundle, services.files, more)}

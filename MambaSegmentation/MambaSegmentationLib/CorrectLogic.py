@@ -145,6 +145,7 @@ def _region(found: np.ndarray, edited: np.ndarray, volume) -> list[float]:
 def _editable(editorNode, segmentationNode, volume) -> np.ndarray:
     """bool, (Z, Y, X): where the masking settings of the Segment Editor allow edits."""
     voxels = slicer.util.arrayFromVolume(volume)
+    voxels = voxels[..., 0] if voxels.ndim > 3 else voxels  # of a picture the editor masks by the first colour
     result = np.ones(voxels.shape, bool)
     if editorNode.GetSourceVolumeIntensityMask():
         low, high = editorNode.GetSourceVolumeIntensityMaskRange()

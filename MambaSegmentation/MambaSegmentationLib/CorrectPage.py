@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import CorrectLogic, DoneSlices, SegmentVoxels, Snapshots
+from . import CorrectLogic, DoneSlices, Inputs, SegmentVoxels, Snapshots
 from .CorrectionView import CorrectionView
 from .DoubtView import DoubtView
 from .EditorView import EditorView
@@ -176,8 +176,8 @@ class CorrectPage(Page):
         output = services.files.newFile("corrected.nrrd")
         locked = tuple(self.state.lockedSegments)
         begun = CorrectLogic.begin(segmentation, self.editor.node, locked, bundle, output)
-        more = self.state.moreInputs if len(bundle.inputs) > 1 else []
-        inputs = [str(services.files.volumeFile(node)) for node in (begun.volume, *more) if node]
+        more = Inputs.further(segmentation, bundle, self.state.moreInputs)
+        inputs = [str(services.files.volumeFile(node)) for node in (begun.volume, *more)]
         self._correction = begun
         return CorrectLogic.request(begun, bundle, inputs, self.state.device, services.files)
 

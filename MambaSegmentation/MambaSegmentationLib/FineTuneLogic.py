@@ -75,8 +75,7 @@ def caseFiles(segmentationNode, bundle: ModelBundle, files: ExchangeFolder, more
     valueOf = {i: row["value"] for i, row in structureTable(segmentationNode, bundle).items()}
     array, _shared = SegmentVoxels.labels(segmentationNode, volume, valueOf)
     labels = SegmentVoxels.writeLabels(array, volume, files.newFile("labels.nrrd"))
-    inputs = (volume, *(more if len(bundle.inputs) > 1 else ()))
-    return {"images": [str(files.volumeFile(node)) for node in inputs if node], "labels": str(labels)}
+    return {"images": [str(files.volumeFile(node)) for node in (volume, *more)], "labels": str(labels)}
 
 
 def cases() -> list[CorrectedCase]:

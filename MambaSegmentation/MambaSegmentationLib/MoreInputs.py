@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.bundle import ModelBundle
 
+from . import Inputs
 from .PanelState import PanelState
 
 
@@ -26,20 +27,16 @@ class MoreInputs:
     def selectors(self) -> list:
         return [selector for _label, selector in self._rows]
 
-    @property
-    def missing(self) -> str:
-        """The name of the first input without a volume; "" if there is none."""
-        pairs = zip(self._names, self._state.moreInputs, strict=False)
-        return next((name for name, node in pairs if node is None), "")
-
     def setModel(self, bundle: ModelBundle | None) -> None:
         """Rows for its inputs."""
-        inputs = [item["name"] for item in bundle.inputs] if bundle else [""]
-        self._firstLabel.text = f"{inputs[0]}:" if len(inputs) > 1 else _("Volume:")
+        wanted = Inputs.wanted(bundle) if bundle else [{"name": _("Volume")}]
+        inputs = [item["name"] for item in wanted]
+        isNamed = bundle is not None and (len(inputs) > 1 or bundle.is_for_pictures)
+        self._firstLabel.text = f"{inputs[0]}:" if isNamed else _("&Volume:")
         if tuple(inputs[1:]) == self._names:
             return
         self._names = tuple(inputs[1:])
-        self._build([item["description"] for item in bundle.inputs[1:]] if bundle else [])
+        self._build([item["description"] for item in wanted[1:]])
         self._state.moreInputs = [*self._state.moreInputs, *[None] * len(self._names)][: len(self._names)]
         self.bind()
 

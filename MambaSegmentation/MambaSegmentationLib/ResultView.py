@@ -26,13 +26,15 @@ class ResultView:
         if result is None:
             return
         self._label.text = self._label.toolTip = segmentationNode.GetName()
-        segments = result["segments"]
+        segments, isPicture = result["segments"], result["size"][2] == 1  # whose pixels have no size in mm
+        self._table.horizontalHeaderItem(2).setText(_("Area (pixels)") if isPicture else _("Volume (mL)"))
+        self._table.setColumnHidden(3, isPicture)  # the mean of one colour says nothing
         self._table.setRowCount(len(segments))
         for row, segment in enumerate(segments):
-            self._setRow(row, segment)
+            self._setRow(row, segment, str(segment["voxels"]) if isPicture else f"{segment['volume_ml']:.2f}")
         self._fitHeight()
 
-    def _setRow(self, row: int, segment: dict) -> None:
+    def _setRow(self, row: int, segment: dict, amount: str) -> None:
         pixmap = qt.QPixmap(_SWATCH_PIXELS, _SWATCH_PIXELS)
         pixmap.fill(qt.QColor(*segment["color"]))
         swatch = qt.QTableWidgetItem("")
@@ -40,7 +42,7 @@ class ResultView:
         name = qt.QTableWidgetItem(segment["name"])
         name.setToolTip(segment["name"])
         isFound = segment["voxels"] > 0
-        volume = _number(f"{segment['volume_ml']:.2f}" if isFound else _("not found"))
+        volume = _number(amount if isFound else _("not found"))
         volume.setToolTip(_("{n} voxels").format(n=segment["voxels"]))
         mean = segment.get("mean_intensity")
         for column, item in enumerate((swatch, name, volume, _number(_meanText(mean)))):

@@ -14,9 +14,10 @@ def imageFacts(volumeNode) -> ImageFacts | None:
     image = volumeNode.GetImageData()
     lengths = np.linalg.norm(SceneIO.ijkToRas(volumeNode)[:3, :3], axis=0)
     extent = tuple(float(v) for v in lengths * image.GetDimensions())
+    isPicture = SceneIO.isPicture(volumeNode)
     modality = _dicomModality(volumeNode)
-    if modality:
-        return ImageFacts(modality, "DICOM", extent)
+    if modality or isPicture:
+        return ImageFacts(modality, "DICOM", extent, isPicture)
     return ImageFacts(guessedModality(image.GetScalarRange()[0]), "values", extent)
 
 

@@ -186,11 +186,8 @@ def writeVolume(volumeNode, path: Path) -> None:
 
 
 def _holds(path: Path, image) -> bool:
-    return (
-        path.is_file()
-        and path.stat().st_size
-        >= image.GetNumberOfPoints() * image.GetScalarSize() * image.GetNumberOfScalarComponents()
-    )
+    values = image.GetNumberOfPoints() * image.GetNumberOfScalarComponents()
+    return path.is_file() and path.stat().st_size >= values * image.GetScalarSize()
 
 
 def importSegmentation(path: Path, volumeNode, name: str, result: dict):

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
-from . import Regions, SceneIO
+from . import Inputs, Regions, SceneIO
 from .JobQueue import diskHint
 from .Jobs import Job, Listener, Problem
 from .Models import Models
@@ -91,6 +91,9 @@ class SegmentLogic:
         if self.isRunning:
             raise UserError(_("A segmentation is already running."), _("Wait for it, or cancel it first."))
         bundle, nodes = self.models.find(modelId), [volumeNode, *options.moreInputs]
+        problem = Inputs.problem(bundle, nodes)
+        if problem:
+            raise problem
         bounds, note = Regions.bounds(options.roiNode, volumeNode) if options.roiNode else (None, "")
         sources = [str(self.files.volumeFile(node)) for node in nodes]
         output = self.files.newFile("result.seg.nrrd")
@@ -144,6 +147,7 @@ class SegmentLogic:
         try:
             hasChanged = [SceneIO.fingerprint(node)[:2] for node in run.nodes] != run.state
             node = SceneIO.importSegmentation(run.output, run.volumeNode, run.name, result)
+            Inputs.remember(node, run.nodes[1:])
             isMoved = _moveAlong(node, run.ijkToRas, SceneIO.ijkToRas(run.volumeNode))
         except UserError as error:
             run.listener.onFailed(Problem(error.message, error.hint))

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import Regions, Samples, SceneFacts, SceneIO
+from . import Inputs, Regions, Samples, SceneFacts, SceneIO
 from .EstimateView import EstimateView
 from .JobQueue import Task
 from .Jobs import Listener
@@ -190,8 +190,9 @@ class SegmentPage(Page):
         problem = _missingImage(self.state.inputVolume, self.state.roi) or _missingModel(self.models.entry)
         if problem:
             return problem
-        if self.moreInputs.missing:
-            return _("Choose the volume for the input '{name}'.").format(name=self.moreInputs.missing)
+        unfit = Inputs.problem(self.models.entry.bundle, [self.state.inputVolume, *self.state.moreInputs])
+        if unfit:
+            return f"{unfit.message} {unfit.hint}"
         return _("Tick at least one structure in the options.") if self.options.isNothingChosen else ""
 
     def _update(self) -> None:

@@ -104,7 +104,7 @@ def labels(segmentationNode, volumeNode, valueOf: dict[str, int], layersOf=None)
     Of overlapping segments the later one is in the label map. Raises UserError as `masks`.
     """
     found = dict(masks(segmentationNode, volumeNode, layersOf))
-    shape = slicer.util.arrayFromVolume(volumeNode).shape
+    shape = slicer.util.arrayFromVolume(volumeNode).shape[:3]  # a picture has its colours as a fourth axis
     result, count = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     for mask in found.values():
         count += mask

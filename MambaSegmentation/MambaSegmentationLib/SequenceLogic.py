@@ -9,9 +9,10 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
-from . import Regions, SceneFacts, SceneIO
+from . import Inputs, Regions, SceneFacts, SceneIO
 from .Jobs import Job, Listener, Problem
 from .SegmentLogic import Options, SegmentLogic, jobParams
 
@@ -22,6 +23,7 @@ class _Run:
     volumeNode: object
     browser: object
     sequence: object
+    bundle: ModelBundle
     params: dict
     name: str
     outputs: list[Path] = field(default_factory=list)
@@ -58,7 +60,7 @@ class SequenceLogic:
         bounds = Regions.bounds(options.roiNode, volumeNode)[0] if options.roiNode else None
         name = f"{volumeNode.GetName()} {bundle.title} segmentation"
         params = jobParams(bundle, options, bounds)
-        run = _Run(listener, volumeNode, browser, browser.GetSequenceNode(volumeNode), params, name)
+        run = _Run(listener, volumeNode, browser, browser.GetSequenceNode(volumeNode), bundle, params, name)
         self._next(run)
         return lambda: run.job.cancel()
 
@@ -69,7 +71,7 @@ class SequenceLogic:
             self._finish(run)
             return
         frame = run.sequence.GetNthDataNode(index)
-        problem = SceneIO.volumeProblem(frame)
+        problem = Inputs.problem(run.bundle, [frame])
         if problem:
             raise problem
         source, output = self._segment.files.newFile("frame.nrrd"), self._segment.files.newFile("frame.seg.nrrd")

@@ -18,12 +18,13 @@ _MIN_SHARE = 0.5  # of the model's window that the image must show along each ax
 class ImageFacts:
     """What is known of an image.
 
-    modality: "MR", "CT", ... or ""; source: "DICOM" or "values"; extent_mm: along its three axes.
+    modality: "MR", "CT", ... or ""; source: "DICOM" or "values"; extent_mm: along its three axes; isPicture: in colour.
     """
 
     modality: str
     source: str
     extent_mm: tuple[float, float, float]
+    isPicture: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,21 @@ def fit(facts: ImageFacts | None, bundle: ModelBundle) -> Fit:
     wanted = bundle.inputs[0]["modality"]
     if facts is None:
         return Fit(0, _("for {modality}").format(modality=wanted))
+    if facts.isPicture or bundle.is_for_pictures:
+        return _pictureFit(facts, bundle)
     score, reason = _modality(facts, wanted)
     tooSmall = _tooSmall(facts, bundle)
     if tooSmall:
         return Fit(score - 1, f"{reason}; {tooSmall}" if reason else tooSmall)
     return Fit(score, reason)
+
+
+def _pictureFit(facts: ImageFacts, bundle: ModelBundle) -> Fit:
+    if facts.isPicture and bundle.is_for_pictures:
+        return Fit(2, _("fits: colour picture"))
+    if facts.isPicture:
+        return Fit(-2, _("for {wanted}, but this is a colour picture").format(wanted=bundle.inputs[0]["modality"]))
+    return Fit(-2, _("for colour pictures"))
 
 
 def _modality(facts: ImageFacts, wanted: str) -> tuple[int, str]:
@@ -63,7 +74,7 @@ def _modality(facts: ImageFacts, wanted: str) -> tuple[int, str]:
 def _tooSmall(facts: ImageFacts, bundle: ModelBundle) -> str:
     """ "" when the image shows enough: its axes and the window's are compared by length, not by direction."""
     spacing_mm = bundle.preprocessing["spacing_mm"]
-    if spacing_mm is None or None in spacing_mm:  # of pictures, whose pixels have no size
+    if None in spacing_mm:  # of a model that takes each slice as it was acquired
         return ""
     window = np.sort(np.array(bundle.inference["patch"], float) * spacing_mm[::-1])
     shown = np.sort(facts.extent_mm)

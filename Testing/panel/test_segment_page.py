@@ -30,9 +30,9 @@ def titles(user) -> list[str]:
 def model(modality="MR", patch=(32, 32, 32)):
     import types
 
-    return types.SimpleNamespace(
-        inputs=[{"modality": modality}], inference={"patch": list(patch)}, preprocessing={"spacing_mm": [1, 1, 1]}
-    )
+    inputs, inference = [{"modality": modality}], {"patch": list(patch)}
+    preprocessing = {"spacing_mm": [1, 1, 1]}
+    return types.SimpleNamespace(inputs=inputs, inference=inference, preprocessing=preprocessing, is_for_pictures=False)
 
 
 def test_fit_rule(module):
@@ -90,7 +90,7 @@ def test_only_ticked_structures_are_found(user, crop):
     user.click(user.ui.noStructuresButton)
     assert not user.ui.segmentButton.enabled and "at least one structure" in user.ui.hintLabel.text
     user.ui.structureList.item(1).setCheckState(QtCore.Qt.Checked)
-    assert user.ui.structuresLabel.text == "Structures (1 of 2):"
+    assert user.ui.structuresLabel.text == "S&tructures (1 of 2):"
     segmentation = user.segment(crop)
     names = [segmentation.GetSegmentation().GetNthSegment(i).GetName() for i in range(1)]
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 1 and names == ["Posterior hippocampus"]
@@ -148,7 +148,9 @@ def test_a_selector_for_every_input(user, crop, two_inputs, monkeypatch):
     page = user.panel.page("SegmentPage")
     (selector,) = page.moreInputs.selectors
     assert user.ui.volumeLabel.text == "T1:" and selector.visible
-    assert user.ui.hintLabel.text == "Choose the volume for the input 'T2'." and not user.ui.segmentButton.enabled
+    assert (
+        user.ui.hintLabel.text.startswith("Choose the volume for the input 'T2'.") and not user.ui.segmentButton.enabled
+    )
     selector.setCurrentNode(second)
     assert user.ui.segmentButton.enabled and user.panel.state.moreInputs == [second]
     sent = []
@@ -160,7 +162,7 @@ def test_a_selector_for_every_input(user, crop, two_inputs, monkeypatch):
     slicer.mrmlScene.RemoveNode(second)
     assert user.panel.state.moreInputs == [None]
     user.choose_model("Quick")
-    assert not page.moreInputs.selectors and user.ui.volumeLabel.text == "Volume:"
+    assert not page.moreInputs.selectors and user.ui.volumeLabel.text == "&Volume:"
 
 
 # Queue

@@ -5,9 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import SimpleITK as sitk
 import slicer
 
 _WRITERS = {"vtkMRMLVolumeNode": "VolumeFile", "vtkMRMLSegmentationNode": "SegmentationFile"}
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 class IOManager:
@@ -41,7 +44,17 @@ class IOManager:
         path = properties["fileName"]
         name = properties.get("name") or Path(path).name.split(".")[0]
         logic = slicer.modules.volumes.logic()
+        if path.lower().endswith(_PICTURES):
+            path = self._as_nrrd(path)
         return logic.AddArchetypeVolume(path, name, 1 if properties.get("labelmap") else 0)
+
+    @staticmethod
+    def _as_nrrd(path: str) -> str:
+        """A picture as a slice: the wheel, unlike Slicer, was built without readers of pictures."""
+        slice_ = sitk.JoinSeries(sitk.ReadImage(path))
+        copy = Path(tempfile.mkdtemp(dir=slicer.app.temporaryPath)) / "picture.nrrd"
+        sitk.WriteImage(slice_, str(copy))
+        return str(copy)
 
     def _load_segmentation(self, properties: dict):
         path = properties["fileName"]
