@@ -2,6 +2,7 @@
 
 import argparse
 
+from .errors import UserError
 from .terminal import print_json, run_job
 
 
@@ -26,6 +27,12 @@ def _batch(options: argparse.Namespace) -> None:
     result = run_job("batch", {name: getattr(options, name) for name in names}, options.verbose)
     if options.json:
         print_json(result)
-        return
-    counts = f"{result['done']} done, {result['skipped']} done before, {len(result['failed'])} failed"
-    print(f"{result['cases']} cases: {counts}. Summary: {result['summary']}")
+    else:
+        counts = f"{result['done']} done, {result['skipped']} done before, {len(result['failed'])} failed"
+        print(f"{result['cases']} cases: {counts}. Summary: {result['summary']}")
+    if result["failed"]:  # the exit code tells a script
+        first = result["failed"][0]
+        raise UserError(
+            f"{len(result['failed'])} of {result['cases']} cases failed; the first, {first['case']}: {first['error']}",
+            f"{result['summary']} has the reasons. --resume tries those cases again.",
+        )

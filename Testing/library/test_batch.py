@@ -128,6 +128,17 @@ def test_the_command_works_with_a_running_scheduler(tmp_path, tiny_bundle, capsy
     assert images.is_dir() and scores_file.read(tmp_path / "out" / "erster Fall.seg.nrrd")["model"]["id"] == "tiny"
 
 
+def test_failed_cases_are_told_by_the_exit_code(tmp_path, tiny_bundle, capsys):
+    images = make_images(tmp_path / "images", ["good.nrrd"])
+    (images / "bad.nrrd").write_bytes(b"no image")
+    command = ["batch", str(images), "-m", str(tiny_bundle), "-o", str(tmp_path / "out")]
+    assert cli.main(command) == 2
+    told = capsys.readouterr()
+    assert "1 done, 0 done before, 1 failed" in told.out and "1 of 2 cases failed; the first, bad" in told.err
+    make_images(images, ["bad.nrrd"])
+    assert cli.main([*command, "--resume"]) == 0
+
+
 def test_cases_are_found_in_the_usual_layouts(tmp_path):
     make_images(tmp_path / "flat", ["a.nii.gz", "a.seg.nrrd", "b.nrrd", "b_seg.nrrd", "c-label.nrrd"], size=2)
     found = case_files.find_cases([tmp_path / "flat", tmp_path / "flat" / "a.nii.gz"])
