@@ -6,9 +6,10 @@ import json
 from .job import to_json_value
 from .terminal import DISCLAIMER, duration, run_job, table
 
-FIELDS = ("model", "output", "uncertainty", "frame", "roi_mask", "device", "overlap", "mirror", "labels")
-FIELDS += ("smoothing_mm", "largest_component")
-CORRECT_FIELDS = ("model", "initial", "edited", "touched", "output", "locked", "frame", "roi_mask", "device")
+FIELDS = ("model", "output", "uncertainty", "frame", "roi", "roi_ras", "roi_mask", "device", "overlap", "mirror")
+FIELDS += ("labels", "smoothing_mm", "largest_component")
+CORRECT_FIELDS = ("model", "initial", "edited", "touched", "output", "locked", "frame")
+CORRECT_FIELDS += ("roi", "roi_ras", "roi_mask", "device")
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     region = parser.add_mutually_exclusive_group()
     bounds = "X0,X1,Y0,Y1,Z0,Z1"
     region.add_argument("--roi", type=_bounds, metavar=bounds, help="only inside this box: LPS mm, as in DICOM and ITK")
-    region.add_argument("--roi-ras", type=_ras_bounds, metavar=bounds, help="the same in RAS mm, as Slicer shows it")
+    region.add_argument("--roi-ras", type=_bounds, metavar=bounds, help="the same in RAS mm, as Slicer shows it")
     region.add_argument("--roi-mask", metavar="FILE", help="only inside the non-zero part of this label map")
 
 
@@ -73,16 +74,10 @@ def _bounds(text: str) -> list[float]:
     return bounds
 
 
-def _ras_bounds(text: str) -> list[float]:
-    x0, x1, y0, y1, z0, z1 = _bounds(text)
-    return [-x1, -x0, -y1, -y0, z0, z1]
-
-
 def _request(options: argparse.Namespace, fields) -> dict:
     """A job's request: the image files, the region, and those of the `fields` that were given."""
     request = {name: getattr(options, name) for name in fields}
     request |= {"input": options.input[0] if len(options.input) == 1 else options.input}
-    request |= {"roi": options.roi or options.roi_ras}
     return {name: value for name, value in request.items() if value is not None}
 
 

@@ -56,9 +56,9 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """The job.
 
     Args:
-        request: "input", "model", "roi", "roi_mask", "frame" and "device" as for "segment"; "initial" (label file that
-            the model gave), "edited" (label file as it is now), "touched" (file, non-zero where the user decided),
-            "output" (label file to write), optional "locked" (names of structures).
+        request: "input", "model", "roi", "roi_ras", "roi_mask", "frame" and "device" as for "segment"; "initial" (label
+            file that the model gave), "edited" (label file as it is now), "touched" (file, non-zero where the user
+            decided), "output" (label file to write), optional "locked" (names of structures).
         report: progress, messages and cancellation.
         warm: kept by the caller between runs; holds networks, the image and its features.
 

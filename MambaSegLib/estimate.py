@@ -41,7 +41,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """The job.
 
     Args:
-        request: "input", "model", "roi", "roi_mask", "device", "overlap", "mirror" and "frame" as for "segment".
+        request: "input", "model", "roi", "roi_ras", "roi_mask", "device", "overlap", "mirror" and "frame" as for
+            "segment".
 
     Returns:
         {seconds, memory_mb, windows, how}: `how` says in a sentence where the numbers come from. `memory_mb` is the

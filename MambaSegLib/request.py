@@ -79,25 +79,28 @@ def file_key(paths: list[Path]) -> str:
 def image_key(request: dict) -> str:
     """Changes whenever the image, or the region of interest in it, changes."""
     mask = request.get("roi_mask")
-    region = [request.get("roi"), file_key([Path(mask).expanduser()]) if mask else None]
+    region = [request.get("roi"), request.get("roi_ras"), file_key([Path(mask).expanduser()]) if mask else None]
     return json.dumps([file_key(sources(request)), request.get("frame"), region])
 
 
 def region(request: dict) -> Roi | None:
-    """The region of interest, from "roi" (six LPS mm) or "roi_mask" (a file)."""
-    bounds, mask = request.get("roi"), request.get("roi_mask")
-    if bounds is not None and mask:
-        raise UserError("One region of interest was expected, but a box and a mask came.", "Give only one of them.")
-    if mask:
-        return Roi.from_mask(read_labels(Path(mask).expanduser()))
-    if bounds is None:
+    """The region of interest, from "roi" (six LPS mm), "roi_ras" (six RAS mm) or "roi_mask" (a file)."""
+    given = {name: request.get(name) for name in ("roi", "roi_ras", "roi_mask")}
+    given = {name: value for name, value in given.items() if value not in (None, "")}
+    if len(given) > 1:
+        raise UserError(f"One region of interest was expected, but {' and '.join(given)} came.", "Give only one of them.")
+    if "roi_mask" in given:
+        return Roi.from_mask(read_labels(Path(given["roi_mask"]).expanduser()))
+    if not given:
         return None
+    ((name, bounds),) = given.items()
+    system = "RAS" if name == "roi_ras" else "LPS"
     if not isinstance(bounds, list | tuple) or len(bounds) != 6 or not all(isinstance(v, int | float) for v in bounds):
         raise UserError(
             f"Six numbers were expected as region of interest, but {bounds!r} came.",
-            "Give xmin xmax ymin ymax zmin zmax in LPS millimetres.",
+            f"Give xmin xmax ymin ymax zmin zmax in {system} millimetres.",
         )
-    return Roi.from_bounds_mm(*bounds)
+    return Roi.from_bounds_mm(*bounds, system=system)
 
 
 def recipe(request: dict, bundle: ModelBundle) -> dict:

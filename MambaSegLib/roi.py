@@ -16,24 +16,31 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """Either `bounds_mm` (xmin, xmax, ymin, ymax, zmin, zmax) in LPS, or `mask` (voxels above 0 belong to it)."""
+    """Either `bounds_mm` (xmin, xmax, ymin, ymax, zmin, zmax) in LPS, or `mask` (voxels above 0 belong to it).
+
+    `system` is "LPS" or "RAS": that in which the user thinks, hence that of the errors.
+    """
 
     bounds_mm: tuple[float, ...] | None = None
     mask: Volume | None = None
+    system: str = "LPS"
 
     @classmethod
-    def from_bounds_mm(cls, xmin: float, xmax: float, ymin: float, ymax: float, zmin: float, zmax: float) -> Roi:
-        """A box along the patient's axes, LPS millimetres. Raises UserError when it has no extent."""
-        bounds = tuple(float(v) for v in (xmin, xmax, ymin, ymax, zmin, zmax))
+    def from_bounds_mm(cls, *bounds: float, system: str = "LPS") -> Roi:
+        """A box along the patient's axes: xmin, xmax, ymin, ymax, zmin, zmax in mm of the `system`, LPS or RAS.
+
+        Raises UserError when it has no extent.
+        """
+        bounds = tuple(float(v) for v in bounds)
         text = " ".join(f"{v:g}" for v in bounds)
         if not np.isfinite(bounds).all() or not all(
             low < high for low, high in zip(bounds[::2], bounds[1::2], strict=True)
         ):
             raise UserError(
                 f"A region of interest with minimum below maximum on each axis was expected, but '{text}' came.",
-                "Give xmin xmax ymin ymax zmin zmax in LPS millimetres.",
+                f"Give xmin xmax ymin ymax zmin zmax in {system} millimetres.",
             )
-        return cls(bounds_mm=bounds)
+        return cls(bounds_mm=bounds if system == "LPS" else _other_system(bounds), system=system)
 
     @classmethod
     def from_mask(cls, mask: Volume) -> Roi:
@@ -63,14 +70,20 @@ class Roi:
         if box is None or not inside.any():
             raise UserError(
                 f"A region of interest inside the image was expected, but it lies outside: {self._where()}, while the "
-                f"image covers {_text(_bounds_of(volume))} mm (LPS).",
+                f"image covers {self._text(_bounds_of(volume))} mm ({self.system}).",
                 "Move the region onto the image; mind that LPS has the opposite x and y signs of RAS.",
             )
         return _shrink(box, inside)
 
     def _where(self) -> str:
         bounds = self.bounds_mm if self.mask is None else _bounds_of(self.mask)
-        return f"{_text(bounds)} mm" if self.mask is None else f"the mask '{self.mask.name}' covers {_text(bounds)} mm"
+        text = f"{self._text(bounds)} mm"
+        return text if self.mask is None else f"the mask '{self.mask.name}' covers {text}"
+
+    def _text(self, bounds_mm) -> str:
+        """Bounds (LPS) as the user would write them."""
+        bounds_mm = bounds_mm if self.system == "LPS" else _other_system(bounds_mm)
+        return " ".join(f"{v:.1f}" for v in bounds_mm)
 
     def _inside_bounds(self, part: Volume) -> np.ndarray:
         matrix = part.world_from_index()
@@ -97,6 +110,12 @@ class Roi:
             grid.direction.ravel().tolist(), 0, sitk.sitkUInt8,
         )  # fmt: skip
         return box, sitk.GetArrayFromImage(sampled) > 0
+
+
+def _other_system(bounds) -> tuple[float, ...]:
+    """LPS bounds as RAS ones, and the other way round."""
+    x0, x1, y0, y1, z0, z1 = bounds
+    return -x1, -x0, -y1, -y0, z0, z1
 
 
 def _whole(volume: Volume) -> Box:
@@ -142,7 +161,3 @@ def _shrink(box: Box, inside: np.ndarray) -> tuple[Box, np.ndarray | None]:
     inside = inside[tuple(tight)]
     box = tuple(slice(b.start + t.start, b.start + t.stop) for b, t in zip(box, tight, strict=True))
     return box, None if inside.all() else inside
-
-
-def _text(bounds) -> str:
-    return " ".join(f"{v:.1f}" for v in bounds)

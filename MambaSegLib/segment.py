@@ -110,9 +110,9 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     Args:
         request: "input" (image file or DICOM folder, or a list of them, one per input of the model), "model" (id or
             folder), "output" (file) or None; optional "uncertainty" (file for the map of doubt), "frame" (time point
-            of a sequence), "roi" (xmin xmax ymin ymax zmin zmax in LPS mm) or "roi_mask" (file), "device", "overlap"
-            (0 to below 1), "mirror" (False: without test-time mirroring), "labels" (names; the others are left out),
-            "smoothing_mm", "largest_component".
+            of a sequence), "roi" (xmin xmax ymin ymax zmin zmax in LPS mm), "roi_ras" (the same in RAS) or "roi_mask"
+            (file), "device", "overlap" (0 to below 1), "mirror" (False: without test-time mirroring), "labels" (names;
+            the others are left out), "smoothing_mm", "largest_component".
         report: progress, messages and cancellation.
         warm: kept by the caller between runs; holds networks and the last image.
 

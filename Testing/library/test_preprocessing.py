@@ -249,6 +249,10 @@ def test_constant_images_and_regions_elsewhere_are_refused():
         prepare(image, RECIPE, Roi.from_bounds_mm(500, 510, 0, 10, 0, 10))
     with pytest.raises(UserError, match="minimum below maximum"):
         Roi.from_bounds_mm(5, 5, 0, 10, 0, 10)
+    lps, ras = Roi.from_bounds_mm(500, 510, 0, 10, 3, 9), Roi.from_bounds_mm(-510, -500, -10, 0, 3, 9, system="RAS")
+    assert lps.bounds_mm == ras.bounds_mm
+    with pytest.raises(UserError, match=r"-510\.0 -500\.0 -10\.0 .* mm \(RAS\)"):
+        prepare(image, RECIPE, ras)
     with pytest.raises(UserError, match="empty"):
         Roi.from_mask(image.with_array(np.zeros(image.shape, np.uint8)))
     elsewhere = Volume(np.ones((3, 3, 3), np.uint8), origin_mm=(900, 0, 0))
