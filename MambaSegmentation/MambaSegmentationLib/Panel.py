@@ -22,6 +22,8 @@ from .SettingsPage import SettingsPage
 
 # In the order of the work. Each has a .ui file of its own name.
 PAGES = (SegmentPage, CorrectPage, FineTunePage, ReviewPage, SettingsPage)
+# Five steps side by side in a panel of 350 points: the style's own padding would bring arrows to scroll.
+_NARROW_TABS = "QTabBar::tab { padding: 4px 7px; }"
 
 
 class Panel(VTKObservationMixin):
@@ -51,6 +53,7 @@ class Panel(VTKObservationMixin):
         )
         self._shown: Page | None = None
         self.pages: dict[str, Page] = {}
+        self.ui.pageTabs.tabBar().setStyleSheet(_NARROW_TABS)
         for pageClass in PAGES:
             self._addPage(pageClass)
         self._soon = qt.QTimer()
@@ -88,15 +91,12 @@ class Panel(VTKObservationMixin):
         self._show(None)
 
     def cleanup(self) -> None:
+        """The module goes away: end the worker for good and forget all jobs; calls nobody back."""
         self.removeObservers()
         self._soon.stop()
         self._show(None)
         for page in self.pages.values():
             page.cleanup()
-        self.stop()
-
-    def stop(self) -> None:
-        """End the worker and forget all jobs; calls nobody back."""
         self.jobs.forget()
         self.services.segment.close()
         self.runView.end()

@@ -61,7 +61,7 @@ class ReviewCompare:
     def update(self) -> None:
         ui, isShown, missing = self._ui, self.isShown, self._missing()
         ui.reviewCompareButton.enabled = isShown or not (missing or self._services.jobs.isRunning)
-        ui.reviewCompareButton.text = _("End") if isShown else _("Compare")
+        ui.reviewCompareButton.text = _("End co&mparing") if isShown else _("Co&mpare")
         ui.reviewCompareLabel.visible = ui.reviewCompareSelector.visible = not isShown
         ui.reviewCompareTable.visible = isShown and ui.reviewCompareTable.rowCount > 0
         ui.reviewDifferenceCheckBox.visible = isShown

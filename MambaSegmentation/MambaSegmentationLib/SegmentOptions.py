@@ -92,7 +92,7 @@ class SegmentOptions:
 
     def _showCount(self) -> None:
         n, left = len(self._structures), len(self._state.leftOut)
-        text = _("Structures:") if not left else _("Structures ({n} of {all}):").format(n=n - left, all=n)
+        text = _("S&tructures:") if not left else _("S&tructures ({n} of {all}):").format(n=n - left, all=n)
         self._ui.structuresLabel.text = text
 
     def _onAll(self) -> None:

@@ -418,7 +418,7 @@ def test_removed_candidate_ends_the_comparison(user, page, folder):
     other = _second(page, "Model B", 1)
     _compare(user, other)
     slicer.mrmlScene.RemoveNode(other)
-    assert not page.compare.isShown and user.ui.reviewCompareButton.text == "Compare"
+    assert not page.compare.isShown and user.ui.reviewCompareButton.text == "Co&mpare"
 
 
 def test_log_is_verified_exported_and_tampering_is_told(user, page, folder, tmp_path):
