@@ -5,6 +5,8 @@ import sys
 import qt
 from slicer.i18n import tr as _
 
+from MambaSegLib.errors import UserError
+
 from .Jobs import Job, Listener
 from .WorkerClient import WorkerClient
 
@@ -39,7 +41,10 @@ class DeviceChoice:
         """Ask the worker, once; a later answer comes by itself."""
         if not self._isAsked:
             self._isAsked = True
-            Job(self._worker, "devices", {}, Listener(onFinished=self._onFinished, onFailed=self._onFailed))
+            try:
+                Job(self._worker, "devices", {}, Listener(onFinished=self._onFinished, onFailed=self._onFailed))
+            except UserError as error:  # no Python, or the module goes: a run would tell it
+                self._onFailed(error)
 
     def _onFailed(self, problem) -> None:
         self._isAsked = False  # torch is missing, perhaps: it may come

@@ -6,6 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 from . import Regions, SceneIO
 from .Jobs import Listener, Problem
@@ -25,7 +26,7 @@ class EstimateView:
     def __init__(self, label, segment: SegmentLogic, choices: Callable[[], tuple | None]):
         self._label, self._segment, self._choices = label, segment, choices
         self._asked: tuple | None = None  # what the shown or coming answer belongs to
-        self._isWaiting = self._isOver = False
+        self._isWaiting = False
         self.memoryMb = 0.0  # of the last answer
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -35,8 +36,6 @@ class EstimateView:
 
     def update(self) -> None:
         """The choices may have changed."""
-        if self._isOver:  # the selectors still speak when the scene is emptied after the module's cleanup
-            return
         choices = self._choices()
         if choices is None or _key(*choices) != self._asked:
             self._label.hide()
@@ -46,8 +45,7 @@ class EstimateView:
         self._timer.start()
 
     def stop(self) -> None:
-        """For good: the widgets go."""
-        self._isOver = True
+        """Ask no more: the widgets go."""
         self._timer.stop()
 
     def _ask(self) -> None:
@@ -64,8 +62,6 @@ class EstimateView:
 
     def _onAnswer(self, result: dict) -> None:
         self._isWaiting = False
-        if self._isOver:
-            return
         choices = self._choices()
         if choices is None or _key(*choices) != self._asked:
             self._timer.start()
@@ -74,7 +70,9 @@ class EstimateView:
         self._label.text = _("About {time}, {memory} of memory.").format(
             time=_timeText(result["seconds"]), memory=memoryText(result["memory_mb"])
         )
-        self._label.toolTip = _("{n} windows; {how}.").format(n=result["windows"], how=result["how"])
+        self._label.toolTip = _("{windows}; {how}.").format(
+            windows=counted(result["windows"], _("window"), _("windows")), how=result["how"]
+        )
         self._label.show()
 
     def _onNoAnswer(self, reason: Problem | str) -> None:

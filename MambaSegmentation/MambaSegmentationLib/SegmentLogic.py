@@ -114,6 +114,7 @@ class SegmentLogic:
 
     def estimate(self, volumeNode, modelId: str, options: Options, listener: Listener) -> Job:
         """Ask how long `begin` would take: onFinished gets {seconds, memory_mb, windows, how}. Raises UserError."""
+        self.worker.ensureOpen()  # before a file is written that nobody would remove
         bundle = self.models.find(modelId)
         bounds = Regions.bounds(options.roiNode, volumeNode)[0] if options.roiNode else None
         path = self.files.geometryFile(volumeNode)
@@ -135,7 +136,7 @@ class SegmentLogic:
         if self._job:
             self._job.forget()
         self._job = None
-        self.worker.quit()
+        self.worker.close()
         self.files.clear()
 
     def _end(self, output: Path) -> None:

@@ -184,6 +184,7 @@ class WorkerClient:
         self._retired: _Worker | None = None  # a process must not be deleted in the middle of its own signal
         self._requests: dict[str, _Request] = {}
         self._ids = itertools.count(1)
+        self._isClosed = False
 
     @property
     def processId(self) -> int:
@@ -191,7 +192,8 @@ class WorkerClient:
         return self._worker.pid if self._worker else 0
 
     def run(self, job: str, params: dict, onEvent: Callable[[dict], None]) -> str:
-        """Queue a job and return its id at once. Raises UserError when there is no Python to run it with."""
+        """Queue a job and return its id at once. Raises UserError when there is no Python for it, or after `close`."""
+        self.ensureOpen()
         if self._worker is None:
             self._start()
         requestId = str(next(self._ids))
@@ -216,6 +218,16 @@ class WorkerClient:
         self._requests.clear()
         if worker:
             worker.quit()
+
+    def close(self) -> None:
+        """End the worker for good: widgets may still speak when the module has gone, and none may start another one."""
+        self._isClosed = True
+        self.quit()
+
+    def ensureOpen(self) -> None:
+        """Raises UserError after `close`."""
+        if self._isClosed:
+            raise UserError(_("The module has ended its background process."), _("Reload the module or restart Slicer."))
 
     def _start(self) -> None:
         python, environment = workerPython(), workerEnvironment()

@@ -148,19 +148,20 @@ def test_wrong_python_setting_is_a_clear_message(user, crop):
             settings.setValue("MambaSegmentation/pythonExecutable", old)
 
 
-def test_no_orphan_after_the_module_goes(user, crop, wait_until):
-    user.start_endless(crop)
-    pid = user.panel.services.worker.processId
-    folder = user.panel.services.files.newFile("x").parents[1]
-    assert is_alive(pid) and folder.is_dir()
-    user.panel.stop()
-    wait_until(lambda: not is_alive(pid), 5)
-    assert not folder.exists()
-    assert not user.panel.jobs.isRunning and user.ui.segmentButton.enabled
-
-
 def test_panel_process_never_imports_torch(user, crop, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)  # other tests may have imported it; from now on that fails
     assert user.segment(crop) is not None, user.message
+
+
+def test_no_orphan_after_the_module_goes(user, crop, wait_until):
+    """The last test of this file."""
+    user.start_endless(crop)
+    pid = user.panel.services.worker.processId
+    folder = user.panel.services.files.newFile("x").parents[1]
+    assert is_alive(pid) and folder.is_dir()
+    user.panel.cleanup()
+    wait_until(lambda: not is_alive(pid), 5)
+    assert not folder.exists()
+    assert not user.panel.jobs.isRunning

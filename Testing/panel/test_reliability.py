@@ -203,3 +203,8 @@ def test_end_of_the_application_during_a_job(user, crop, wait_until):
     slicer.app.aboutToQuit.emit()
     wait_until(lambda: not is_alive(pid), 5)
     assert not folder.exists() and not user.panel.jobs.isRunning
+    for node in (None, crop):  # the selectors still speak while the application goes
+        user.ui.volumeSelector.setCurrentNode(node)
+    user.ui.defaultDeviceSelector.setCurrentIndex(1)
+    slicer.app.wait(0.6)
+    assert user.panel.services.worker._worker is None and not folder.exists()

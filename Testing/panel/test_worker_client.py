@@ -83,6 +83,19 @@ def test_a_python_that_cannot_run_the_worker(client, wait_until, tmp_path):
     assert "broken on purpose" in event["traceback"]
 
 
+def test_closed_for_good(client, wait_until):
+    from MambaSegLib.errors import UserError
+
+    run_to_end(client, wait_until, "no such job", {})
+    pid = client.processId
+    client.close()
+    assert client.processId == 0 and pid
+    with pytest.raises(UserError, match="ended its background process"):
+        client.run("devices", {}, print)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def test_noise_on_the_pipe_is_logged(module):
     from MambaSegmentationLib.WorkerClient import WorkerClient
 
