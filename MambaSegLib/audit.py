@@ -20,6 +20,7 @@ from .errors import UserError
 from .folder_lock import locked
 from .job import to_json_value
 from .safe_file import cannot_write, write_text
+from .wording import counted
 
 _START = "0" * 64
 _CHUNK = 1 << 16
@@ -63,7 +64,7 @@ def append(
         last, torn = _end(path)
         _check_head(path, last)
         if torn:
-            text = f"An unfinished line of {torn} bytes, left by an interruption, was cut off."
+            text = f"An unfinished line of {counted(torn, 'byte')}, left by an interruption, was cut off."
             last = _write(path, last, {"user": user, "action": "recovered", "comment": text}, torn)
         return _write(path, last, fields)
 
@@ -103,7 +104,9 @@ def verify(path: str | os.PathLike, known_head: str | None = None) -> dict:
     if head is None and hashes:
         problems.append(f"The head file {_head_file(path).name} is missing.")
     elif head and (len(hashes) < head["n"] or hashes[head["n"] - 1] != head["hash"]):
-        problems.append(f"The head file knows {head['n']} records; the end of the log was cut off or replaced.")
+        problems.append(
+            f"The head file knows {counted(head['n'], 'record')}; the end of the log was cut off or replaced."
+        )
     if known_head and known_head not in hashes:
         problems.append("The noted hash is no longer in the chain: the log was replaced.")
     return {"records": len(hashes), "head": hashes[-1] if hashes else None, "problems": problems}

@@ -21,6 +21,7 @@ from .errors import UserError
 from .job import Report
 from .request import file_key
 from .safe_file import cannot_write, write_text
+from .wording import counted
 
 SUMMARY = "summary.csv"
 _POLL_S = 0.3
@@ -53,7 +54,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     finished = {name: done for name, task in tasks.items() if (done := receipt(task))}
     skipped = len(finished)
     if skipped:
-        report.message(f"{skipped} of {len(cases)} cases are done already.")
+        report.message(f"Done already: {skipped} of {counted(len(cases), 'case')}.")
     try:
         waiting = {name: task for name, task in tasks.items() if name not in finished}
         if waiting:

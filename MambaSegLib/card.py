@@ -1,5 +1,7 @@
 """The model card: everything a person wants to know before using a model, as Markdown, generated from the bundle."""
 
+from .wording import counted
+
 _DISCLAIMER = (
     "**For research only. Not a medical device.** Not cleared or approved for diagnosis or treatment; "
     "a person who is qualified must check every result."
@@ -174,4 +176,5 @@ def _curve(curve: list) -> str:
     chosen = [points[round(row * (len(points) - 1) / max(count - 1, 1))] for row in range(count)]
     keys = list(dict.fromkeys(key for point in chosen for key in point))
     rows = [[_number(point.get(key), 4) for key in keys] for point in chosen]
-    return f"Training curve ({len(points)} points, {count} shown; all are in `bundle.json`):\n\n{_table(keys, rows)}"
+    title = f"Training curve ({counted(len(points), 'point')}, {count} shown; all are in `bundle.json`):"
+    return f"{title}\n\n{_table(keys, rows)}"

@@ -4,6 +4,7 @@ import argparse
 
 from .errors import UserError
 from .terminal import print_json
+from .wording import counted
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def _verify(options: argparse.Namespace) -> None:
         more = f" (and {len(found['problems']) - 1} more)" if len(found["problems"]) > 1 else ""
         raise UserError(found["problems"][0] + more, "Keep the file: it is not as it was written.")
     if not options.json:
-        print(f"{found['records']} records, unbroken. Head: {found['head']}")
+        print(f"{counted(found['records'], 'record')}, unbroken. Head: {found['head']}")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -38,4 +39,4 @@ def _export(options: argparse.Namespace) -> None:
 
     count = audit.export_csv(options.log, options.output)
     result = {"records": count, "output": options.output}
-    print_json(result) if options.json else print(f"{count} records written to {options.output}.")
+    print_json(result) if options.json else print(f"{counted(count, 'record')} written to {options.output}.")

@@ -4,6 +4,7 @@ import argparse
 
 from .errors import UserError
 from .terminal import print_json, run_job
+from .wording import counted
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def _batch(options: argparse.Namespace) -> None:
         print_json(result)
     else:
         counts = f"{result['done']} done, {result['skipped']} done before, {len(result['failed'])} failed"
-        print(f"{result['cases']} cases: {counts}. Summary: {result['summary']}")
+        print(f"{counted(result['cases'], 'case')}: {counts}. Summary: {result['summary']}")
     if result["failed"]:  # the exit code tells a script
         first = result["failed"][0]
         raise UserError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .terminal import print_json, table
+from .wording import counted
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _done(annotated: dict) -> str:
     slices = annotated["slices"]
-    where = "" if slices is None else f" ({len(slices['indices'])} slices along {'zyx'[slices['axis']]})"
+    where = "" if slices is None else f" ({counted(len(slices['indices']), 'slice')} along {'zyx'[slices['axis']]})"
     return ", ".join(annotated["structures"]) + where
 
 
@@ -100,7 +101,7 @@ def _remove(options: argparse.Namespace) -> None:
     from . import corrections
 
     count = corrections.remove(_folder(options), options.case)
-    print_json({"removed": count}) if options.json else print(f"Removed {options.case} ({count} version(s)).")
+    print_json({"removed": count}) if options.json else print(f"Removed {options.case} ({counted(count, 'version')}).")
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from .terminal import print_json, run_job, table
+from .wording import counted
 
 FORMATS = "onnx, torch (torch.export) or monai (a bundle for MONAI Label and Deploy)"
 COUNTED_ON = {2: (224, 224), 3: (128, 128, 128)}  # image size of the MACs by number of axes
@@ -107,7 +108,8 @@ def _card(facts: dict) -> str:
     inputs, outputs, count = facts["parameters"]
     size, cost = "x".join(map(str, facts["macs"]["size"])), facts["measured"]
     lines = [
-        f"{facts['name']}: {facts['dims']}-D, {count:,} parameters ({inputs} channels, {outputs} classes)",
+        f"{facts['name']}: {facts['dims']}-D, {count:,} parameters ({counted(inputs, 'channel')}, "
+        f"{counted(outputs, 'class', 'classes')})",
         f"Paper: {facts['paper']}",
         f"       {facts['url']}",
         f"Licence: {facts['licence']}",

@@ -4,6 +4,7 @@ import argparse
 
 from .cli_train import budget
 from .terminal import duration, print_json, run_job
+from .wording import counted
 
 
 def add_to(commands, machine: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def _plan(options: argparse.Namespace) -> None:
     config = result["config"]
     print(config["about"])
     print(
-        f"\nWritten to {result['output']}: {config['network']}, {config['steps']} steps, {duration(result['time_s'])}."
+        f"\nWritten to {result['output']}: {config['network']}, {counted(config['steps'], 'step')}, "
+        f"{duration(result['time_s'])}."
     )
     print(f"Read it, then: mambaseg train {result['output']} -o RUN_FOLDER")

@@ -5,6 +5,7 @@ import os
 import re
 
 from .terminal import duration, print_json, run_job, table
+from .wording import counted
 
 OVERNIGHT_S = 8 * 3600
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -96,7 +97,8 @@ def _finetune(options: argparse.Namespace) -> None:
         print(table(heads, [_judged(row) for row in decision["rows"]]))
     print("\n" + "\n".join(decision["reasons"]))
     where = "is in use now" if result["promoted"] else "is kept, not in use"
-    print(f"\nThe new model {where}: {result['candidate']} ({result['steps']} steps, {duration(result['time_s'])}).")
+    effort = f"{counted(result['steps'], 'step')}, {duration(result['time_s'])}"
+    print(f"\nThe new model {where}: {result['candidate']} ({effort}).")
 
 
 def _judged(row: dict) -> list:

@@ -6,6 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 
 from .job import Report
+from .wording import counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def found() -> list[Device]:
     import torch
 
     threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    return [Device("cpu", f"{threads} threads, {processor}", ""), *_cuda(), _mps()]
+    return [Device("cpu", f"{counted(threads, 'thread')}, {processor}", ""), *_cuda(), _mps()]
 
 
 def _cuda() -> list[Device]:

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import UserError
+from .wording import counted
 
 _POSITION, _SERIES_UID, _DESCRIPTION = "0020|0032", "0020|000e", "0008|103e"
 _MAX_TILT_DEGREES = 0.5  # above it the stack is sheared, which an image with one direction matrix cannot express
@@ -38,7 +39,7 @@ def read_folder(folder: Path, warn: Callable[[str], None]) -> sitk.Image:
             "Choose the folder that holds the DICOM files themselves.",
         )
     if len(ranked) > 1:
-        names = "; ".join(f"{_description(files[0])} ({_slice_count(files)} slices)" for files in ranked)
+        names = "; ".join(f"{_description(files[0])} ({counted(_slice_count(files), 'slice')})" for files in ranked)
         if _slice_count(ranked[0]) == _slice_count(ranked[1]):
             raise UserError(
                 f"One DICOM series was expected, but '{folder}' holds several of the same size: {names}.",

@@ -17,6 +17,7 @@ from .errors import UserError
 from .label_file import check_output, collapse_layers, write_labels
 from .nifti_check import check_nifti, damaged, no_voxel_size
 from .volume import Volume, check_slices, check_volume
+from .wording import counted
 
 __all__ = ["Volume", "check_output", "check_volume", "read_labels", "read_volume", "write_labels"]
 
@@ -135,7 +136,8 @@ def _frame(image: sitk.Image, frame: int, name: str) -> sitk.Image:
     count = image.GetSize()[3] if image.GetDimension() == 4 else count
     if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
         raise UserError(
-            f"A frame of 0 to {count - 1} was expected, as '{name}' has {count} time point(s), but {frame!r} came.",
+            f"A frame of 0 to {count - 1} was expected, as '{name}' has {counted(count, 'time point')}, "
+            f"but {frame!r} came.",
             "Choose one of these frames.",
         )
     if as_components:

@@ -16,6 +16,7 @@ from .import_source import Source, find_source, read_json
 from .job import Report
 from .networks import spec
 from .nnunet_plan import inference_of, inputs_of, labels_of, notes_of, preprocessing_of
+from .wording import counted
 
 SETTINGS = (  # what the user may say; each replaces what is known otherwise
     *("id", "title", "description", "keywords", "labels", "inputs", "preprocessing", "inference"),
@@ -142,7 +143,8 @@ def _inputs(imported: Imported, checkpoint: Checkpoint) -> list[dict]:
     inputs = inputs_of(checkpoint.dataset)
     if inputs and len(inputs) != imported.in_channels:
         raise UserError(
-            f"dataset.json names {len(inputs)} channels, but the weights are of a network with {imported.in_channels}.",
+            f"dataset.json names {counted(len(inputs), 'channel')}, but the weights are of a network with "
+            f"{imported.in_channels}.",
             "The folder is put together from different trainings; get the right one.",
         )
     if inputs:
@@ -157,7 +159,7 @@ def _labels(imported: Imported, checkpoint: Checkpoint, names) -> list[dict]:
     if len(known) != classes - 1 or max(known) != classes - 1:
         named = ", ".join(map(str, known.values()))
         raise UserError(
-            f"{len(known)} structures are named ({named}), but the weights are of a network with {classes - 1}.",
+            f"Named {counted(len(known), 'structure')} ({named}), but the weights are of a network with {classes - 1}.",
             "Name every structure, in the order of the training.",
         )
     return [

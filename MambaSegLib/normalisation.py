@@ -21,6 +21,7 @@ from scipy.ndimage import binary_fill_holes
 
 from .errors import UserError
 from .volume import Box
+from .wording import counted
 
 
 def normalise(channels: np.ndarray, region: Box, crop: Box, how: dict) -> np.ndarray:
@@ -38,7 +39,8 @@ def normalise(channels: np.ndarray, region: Box, crop: Box, how: dict) -> np.nda
     ways = how["channels"] if how["name"] == "per_channel" else [how] * len(channels)
     if len(ways) != len(channels):
         raise UserError(
-            f"The model normalises {len(ways)} channels, but the image has {len(channels)}.", "Give the image it wants."
+            f"The model normalises {counted(len(ways), 'channel')}, but the image has {len(channels)}.",
+            "Give the image it wants.",
         )
     content = _Content(channels)
     return np.stack([_one(channel, region, crop, way, content) for channel, way in zip(channels, ways, strict=True)])

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from .errors import UserError
 from .volume import Volume
+from .wording import counted
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -42,8 +43,8 @@ def from_image(image: sitk.Image, name: str) -> Volume:
         image.SetOrigin((0, 0, 0))
     if image.GetSize()[2] != 1 or components > 4:
         raise UserError(
-            f"A grey or colour picture was expected, but '{name}' has {image.GetSize()[2]} pages and {components} "
-            "values per pixel.",
+            f"A grey or colour picture was expected, but '{name}' has {counted(image.GetSize()[2], 'page')} and "
+            f"{counted(components, 'value')} per pixel.",
             "Save one page as PNG.",
         )
     volume = Volume.from_sitk(image, name)

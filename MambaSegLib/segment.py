@@ -23,6 +23,7 @@ from .preprocessing import Prepared, Roi, TwoBest, prepare
 from .steps import Steps
 from .uncertainty import review, uncertainty_map
 from .volume import Volume, check_slices, check_volume
+from .wording import counted
 
 _MUCH_COARSER = 3.0  # times the voxel size the model was trained on: from there on its structures are hardly resolved
 
@@ -202,7 +203,8 @@ def check_image_fits(bundle: ModelBundle, volume: Volume) -> None:
     if len(volume.channels) != expected:
         names = ", ".join(item["name"] for item in bundle.inputs)
         raise UserError(
-            f"The model '{bundle.id}' expects {expected} input image(s) ({names}), but {len(volume.channels)} came.",
+            f"The model '{bundle.id}' expects {counted(expected, 'input image')} ({names}), "
+            f"but {len(volume.channels)} came.",
             "Choose a model that fits the image, or give one image per input in this order.",
         )
     if len(bundle.inference["patch"]) == 3:

@@ -4,6 +4,7 @@ import re
 
 from torch import Tensor, nn
 
+from ..wording import counted
 from .weights import load_strictly
 
 FIRST_NAMES = (  # those of today's code -> those of January 2024, which the segmenters kept
@@ -60,5 +61,5 @@ def start_from_vmamba(
     load_strictly(network, {**kept, **copies, **taken}, what)
     remarks = [f"{name}* starts fresh: this network's first layers are its own." for name in fresh]
     if deeper:
-        remarks.append(f"{len(deeper)} blocks of {what} have no place: this network has fewer per level.")
+        remarks.append(f"{counted(len(deeper), 'block')} of {what} without a place: this network has fewer per level.")
     return remarks

@@ -6,8 +6,9 @@ import qt
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
-from . import CorrectLogic, DoneSlices, FineTuneLogic, Inputs, SegmentVoxels, Settings
+from . import CorrectLogic, DoneSlices, FineTuneLogic, Inputs, SceneFacts, SegmentVoxels, Settings
 
 
 class AddCaseView:
@@ -85,7 +86,8 @@ class AddCaseView:
         choices = [(_("All slices"), -1)]
         for axis, indices in sorted(DoneSlices.marked(segmentation).items()):
             plane = DoneSlices.planeName(axis, volume)
-            choices.append((_("{n} done {plane} slices").format(n=len(indices), plane=plane), axis))
+            text = counted(len(indices), _("done {plane} slice"), _("done {plane} slices"))
+            choices.append((text.format(plane=plane), axis))
         if [box.itemText(row) for row in range(box.count)] != [text for text, _axis in choices]:
             box.clear()
             for text, axis in choices:
@@ -95,7 +97,7 @@ class AddCaseView:
     def _fillWho(self, segmentation) -> None:
         ui = self._ui
         if segmentation is not self._shown:
-            ui.casePatientEdit.text = FineTuneLogic.patientKey(SegmentVoxels.volumeOf(segmentation))
+            ui.casePatientEdit.text = SceneFacts.dicomPatient(SegmentVoxels.volumeOf(segmentation))
         ui.caseAnnotatorEdit.text = ui.caseAnnotatorEdit.text.strip() or Settings.annotator()
 
     def _onAnnotator(self) -> None:

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from MambaSegLib import corrections
 from MambaSegLib.corrections import HOLD_OUT, CorrectedCase
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 from . import FineTuneLogic, Settings
 
@@ -51,7 +52,7 @@ class CaseListView:
     def _item(self, case: CorrectedCase):
         part = _("hold-out") if case.part == HOLD_OUT else _("training")
         slices = case.annotated["slices"]
-        seen = _("all slices") if slices is None else _("{n} slices").format(n=len(slices["indices"]))
+        seen = _("all slices") if slices is None else counted(len(slices["indices"]), _("slice"), _("slices"))
         done = ", ".join(case.annotated["structures"])
         first = f"{case.title}  ({part})"
         second = f"{case.annotator}, {case.data['date'][:10]}, {seen}"

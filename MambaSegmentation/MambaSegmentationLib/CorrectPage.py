@@ -6,6 +6,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 from . import CorrectLogic, DoneSlices, Inputs, SegmentVoxels, Snapshots
 from .CorrectionView import CorrectionView
@@ -205,7 +206,8 @@ class CorrectPage(Page):
         self.preview.hide()
         changed = CorrectLogic.accept(correction, self.editor.saveStateForUndo)
         self._correction = None
-        self.services.view.log(_("Correction accepted: {n} voxels changed.").format(n=changed))
+        voxels = counted(changed, _("voxel"), _("voxels"))
+        self.services.view.log(_("Correction accepted: {voxels} changed.").format(voxels=voxels))
         self.services.refresh()
 
     def discard(self) -> None:

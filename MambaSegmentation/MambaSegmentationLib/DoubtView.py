@@ -2,6 +2,8 @@
 
 from slicer.i18n import tr as _
 
+from MambaSegLib.wording import counted
+
 from . import DoubtfulPlaces
 
 
@@ -27,7 +29,9 @@ class DoubtView:
         if not places:
             ui.doubtLabel.text = _("The model had no doubt worth a look, or no model made this segmentation.")
         elif not 0 <= self._index < len(places):
-            ui.doubtLabel.text = _("{n} places, the most doubtful first.").format(n=len(places))
+            ui.doubtLabel.text = _("{places}, the most doubtful first.").format(
+                places=counted(len(places), _("place"), _("places"))
+            )
         else:
             place = places[self._index]
             text = _("{i} of {n}: {structure}, doubt {percent} %, {volume} mL")

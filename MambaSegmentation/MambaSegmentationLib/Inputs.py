@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 from . import SceneIO
 
@@ -34,8 +35,8 @@ def problem(bundle: ModelBundle, nodes: Sequence) -> UserError | None:
             _("The model '{title}' needs: {names}.").format(title=bundle.title, names=", ".join(names)),
         )
     if len(nodes) > len(names):
-        text = _("The model '{title}' needs {n} image(s), but {m} came.")
-        text = text.format(title=bundle.title, n=len(names), m=len(nodes))
+        text = _("The model '{title}' needs {images}, but {m} came.")
+        text = text.format(title=bundle.title, images=counted(len(names), _("image"), _("images")), m=len(nodes))
         return UserError(text, _("Give one image for each of: {names}.").format(names=", ".join(names)))
     problems = (SceneIO.volumeProblem(node) or _colourProblem(bundle, node) for node in nodes)
     found = next((item for item in problems if item), None)

@@ -3,6 +3,8 @@
 import qt
 from slicer.i18n import tr as _
 
+from MambaSegLib.wording import counted
+
 from . import SceneIO
 
 _SWATCH_PIXELS = 14
@@ -43,7 +45,7 @@ class ResultView:
         name.setToolTip(segment["name"])
         isFound = segment["voxels"] > 0
         volume = _number(amount if isFound else _("not found"))
-        volume.setToolTip(_("{n} voxels").format(n=segment["voxels"]))
+        volume.setToolTip(counted(segment["voxels"], _("voxel"), _("voxels")))
         mean = segment.get("mean_intensity")
         for column, item in enumerate((swatch, name, volume, _number(_meanText(mean)))):
             self._table.setItem(row, column, item)

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib import audit
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 from . import ReviewSources, SegmentationFiles
 from .Page import Services
@@ -61,8 +62,8 @@ class ReviewOutput:
         if found["problems"]:
             self._logText = _("The log was tampered with. {problems}").format(problems=" ".join(found["problems"]))
         else:
-            text = _("{n} records, none changed, deleted or inserted. Note the code below to prove it later as well.")
-            self._logText = text.format(n=found["records"])
+            text = _("{records}, none changed, deleted or inserted. Note the code below to prove it later as well.")
+            self._logText = text.format(records=_records(found["records"]))
         self._ui.reviewLogCode.text = "" if found["problems"] else found["head"]
         self._ui.reviewLogCode.cursorPosition = 0
         self.update()
@@ -71,7 +72,7 @@ class ReviewOutput:
         path = self._ask(_("Export the log"), self._review.session.path.with_suffix(".csv"), "CSV (*.csv)")
         if path:
             count = audit.export_csv(self._review.session.log, path)
-            self._logText = _("{n} records written to '{path}'.").format(n=count, path=path)
+            self._logText = _("{records} written to '{path}'.").format(records=_records(count), path=path)
             self.update()
 
     # The segmentation
@@ -148,6 +149,14 @@ class ReviewOutput:
     def _askFolder(self) -> str:
         title = _("Choose the folder with the DICOM slices of the image")
         return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, "")
+
+
+def _records(count: int) -> str:
+    return counted(count, _("record"), _("records"))
+
+
+def _records(count: int) -> str:
+    return counted(count, _("record"), _("records"))
 
 
 def dicomSource(case: ReviewCase) -> str:

@@ -210,7 +210,7 @@ def test_inventing_a_structure_where_it_is_not_is_refused_but_a_speck_is_not():
 
     assert verdict(a=with_absent(0.009)).accepted
     decision = verdict(a=with_absent(0.5))
-    assert not decision.accepted and "1 cases that do not have it" in decision.reasons[0]
+    assert not decision.accepted and "where it is not: in 1 case, before in 0" in decision.reasons[0]
 
 
 def test_a_structure_may_be_added_but_not_lost():

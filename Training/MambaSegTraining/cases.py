@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MambaSegLib.errors import UserError
+from MambaSegLib.wording import counted
 
 TRAINING, HELD_OUT = "training", "hold-out"
 
@@ -52,7 +53,7 @@ def least_share(cases: list[Case], usual: float) -> float:
             continue
         return share
     raise UserError(
-        f"The {len(cases)} cases cannot be parted into training and validation by patient.",
+        f"{counted(len(cases), 'case')} cannot be parted into training and validation by patient.",
         "Add cases of other patients, or name the parts in a table (column 'part').",
     )
 
@@ -68,7 +69,8 @@ def split(cases: list[Case], share: float) -> tuple[list[Case], list[Case]]:
     validation = [c for c, out in zip(cases, held_out, strict=True) if out]
     if not training or not validation:
         raise UserError(
-            f"The split of {len(cases)} cases has {len(training)} for training and {len(validation)} for validation.",
+            f"The split of {counted(len(cases), 'case')} has {len(training)} for training and "
+            f"{len(validation)} for validation.",
             "Add cases, or change 'validation_share'.",
         )
     return training, validation

@@ -17,6 +17,7 @@ from MambaSegLib.label_file import OUTPUT_EXTENSIONS
 from MambaSegLib.metrics_published import MODES, published_summary
 from MambaSegLib.picture import EXTENSIONS as PICTURES
 from MambaSegLib.volume import Volume
+from MambaSegLib.wording import counted
 
 from .cases import Case
 from .evaluate import Predictor, case_rows, known_voxels, only_cancel, summary
@@ -93,7 +94,10 @@ def _unseen(cases: list[Case], bundle: ModelBundle, report) -> list[Case]:
     known = set(bundle.data["provenance"]["cases"])
     unseen = [case for case in cases if case.name not in known]
     if len(unseen) < len(cases):
-        report.message(f"{len(cases) - len(unseen)} of {len(cases)} cases were trained on and are left out.", "warning")
+        report.message(
+            f"Left out, as they were trained on: {len(cases) - len(unseen)} of {counted(len(cases), 'case')}.",
+            "warning",
+        )
     if not unseen:
         raise UserError("The model was trained on every one of these cases.", "Give cases it has not seen.")
     return unseen

@@ -11,6 +11,7 @@ from MambaSegLib.bundle import Label, ModelBundle
 from MambaSegLib.catalogue import version_name
 from MambaSegLib.metrics_published import MODES
 from MambaSegLib.terminal import DISCLAIMER
+from MambaSegLib.wording import counted
 
 from .evaluate import MEASURES, TOLERANCE_MM
 from .evaluation_pictures import Picture
@@ -65,7 +66,8 @@ def page(result: dict, bundle: ModelBundle | None, request: dict, worst: list[Pi
         "<h2>Dice, case by case</h2>" + _strip(result["rows"]),
         _worst(worst),
         _published(result),
-        f"<h2>All cases</h2><details><summary>Show {len(result['cases'])} cases</summary>{_cases(result)}</details>",
+        f"<h2>All cases</h2><details><summary>Show {counted(len(result['cases']), 'case')}</summary>",
+        f"{_cases(result)}</details>",
         f'<h2>How it was measured</h2><p class="how">{_how(result)}</p>',
     ]
     body = "\n".join(part for part in parts if part)

@@ -15,6 +15,7 @@ from MambaSegLib import catalogue, model_store
 from MambaSegLib.bundle import ModelBundle, write_bundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.inference import load_network, resolve_device
+from MambaSegLib.wording import counted
 
 from . import adapters, checkpoint, gate
 from .anchor import Anchored
@@ -226,7 +227,7 @@ def training_budget(task: Task) -> tuple[float, float]:
     if left == least:
         over = least + task.spent_s + gate_s - task.budget_s
         task.report.message(
-            f"Comparing the models on {len(held_out)} cases takes about {in_words(gate_s)}: "
+            f"Comparing the models on {counted(len(held_out), 'case')} takes about {in_words(gate_s)}: "
             f"the budget will be exceeded by about {in_words(over)}.",
             "warning",
         )
@@ -261,7 +262,9 @@ def judged(task: Task, candidate: ModelBundle, state: RunState) -> gate.Decision
     folds = folds_of(task)
     if not folds:
         return gate.unproven("All cases are of one patient.")
-    task.report.message(f"Fewer than three held-out patients: leave-one-out with {len(folds)} more trainings.")
+    task.report.message(
+        f"Fewer than three held-out patients: leave-one-out with {counted(len(folds), 'more training')}."
+    )
 
     def models():
         for number, (cases, left_out) in enumerate(folds, start=1):

@@ -18,6 +18,7 @@ from MambaSegLib.bundle import Label, ModelBundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.inference import resolve_device
 from MambaSegLib.metrics import dice
+from MambaSegLib.wording import counted
 
 from .cases import TRAINING, Case
 from .evaluate import Predictor, only_cancel, scores
@@ -50,7 +51,9 @@ def run(request: dict, report, warm=None) -> dict:
     every = open_source(source)
     unseen = [case for case in every if case.name not in seen and case.part != TRAINING]
     if len(unseen) < len(every):
-        report.message(f"{len(every) - len(unseen)} of {len(every)} cases are for training and are left out.")
+        report.message(
+            f"Left out, as they are for training: {len(every) - len(unseen)} of {counted(len(every), 'case')}."
+        )
     return compare(parent, candidate, unseen, report, resolve_device(request.get("device") or "auto"), margin).as_json()
 
 

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from MambaSegLib.job import to_json_value
+from MambaSegLib.wording import counted
 
 from .evaluate import mean
 
@@ -170,7 +171,7 @@ def _against(row: dict, margin: float) -> list[str]:
         found.append(f"{name}: Dice fell in nearly every case, which is no chance ({interval_text}).")
     before, after = row["false_alarms_before"], row["false_alarms_after"]
     if after > before:
-        found.append(f"{name}: it is found in {after} cases that do not have it, before in {before}.")
+        found.append(f"{name}: it is found where it is not: in {counted(after, 'case')}, before in {before}.")
     return found
 
 

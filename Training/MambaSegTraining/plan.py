@@ -20,6 +20,7 @@ from MambaSegLib.errors import UserError
 from MambaSegLib.inference import resolve_device
 from MambaSegLib.networks import spec
 from MambaSegLib.safe_file import write_text
+from MambaSegLib.wording import counted
 
 from .cases import Case, least_share
 from .config import TrainConfig
@@ -199,7 +200,7 @@ def description(name: str, found: Fingerprint, described: dict, labels: list[dic
         "id": name,
         "version": "1.0.0",
         "title": where.stem.replace("_", " "),
-        "description": f"{', '.join(label['name'] for label in labels)}; trained on {found.cases} cases.",
+        "description": f"{', '.join(label['name'] for label in labels)}; trained on {counted(found.cases, 'case')}.",
         "keywords": [found.modality],
         "labels": labels,
         "inputs": [{"name": channel, "modality": modality, "description": ""} for channel in channels],
@@ -238,7 +239,10 @@ def fitted(config: TrainConfig, budget_s: float, device, report) -> tuple[TrainC
         raise UserError(f"No network fits into the memory of {device}.", "Use another device, or close programs.")
     config.steps = max(1, int(FOR_STEPS * budget_s / last.step_s))
     if config.steps < ENOUGH_STEPS:
-        report.message(f"Only {config.steps} steps fit into {in_words(budget_s)}: expect little.", "warning")
+        report.message(
+            f"The time, {in_words(budget_s)}, is enough for {counted(config.steps, 'step')} only: expect little.",
+            "warning",
+        )
     config.warmup_steps = min(100, config.steps // 20)
     config.ema_decay = 0.998 if config.steps >= 3000 else 0.99
     config.validate_every = max(1, math.ceil(config.steps / 8))
@@ -255,9 +259,10 @@ def about(found: Fingerprint, config: TrainConfig, trial: Trial, budget_s: float
     size, spacing = (" x ".join(f"{v:g}" for v in part["median"]) for part in (found.size, found.spacing_mm))
     memory = "" if trial.memory_mb is None else f" and {trial.memory_mb} MB"
     return (
-        f"Planned from {found.cases} cases of {found.patients} patients ({found.modality}, median {size} voxels of "
-        f"{spacing} mm, {found.channels} channel(s)). A step took {trial.step_s:.2f} s{memory} on {device}; "
-        f"{config.steps} of them fit into {in_words(budget_s)}. Change what you know better."
+        f"Planned from {counted(found.cases, 'case')} of {counted(found.patients, 'patient')} ({found.modality}, "
+        f"median {size} voxels of {spacing} mm, {counted(found.channels, 'channel')}). "
+        f"A step took {trial.step_s:.2f} s{memory} on {device}; {config.steps} of them fit into {in_words(budget_s)}. "
+        "Change what you know better."
     )
 
 

@@ -15,6 +15,7 @@ from MambaSegLib.inference import SliceWise, resolve_device
 from MambaSegLib.job import Report
 from MambaSegLib.networks import create
 from MambaSegLib.networks.weights import load_encoder
+from MambaSegLib.wording import counted
 
 from . import checkpoint, evaluate
 from .checkpoint import RunState
@@ -136,7 +137,7 @@ def describe(config: TrainConfig, state: RunState, names: dict, table: list) -> 
         "best_step": state.best_step,
         "curve": state.curve,
     }
-    protocol = f"{len(names['validation'])} cases of patients never trained on; best step chosen on them"
+    protocol = f"{counted(len(names['validation']), 'case')} of patients never trained on; best step chosen on them"
     return {
         **{k: v for k, v in config.model.items() if k != "data_name"},
         "schema_version": 1,
