@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib import catalogue, corrections
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.corrections import HOLD_OUT, CorrectedCase
+from MambaSegLib.wording import counted
 
 from . import SegmentVoxels, Settings
 from .Models import Models
@@ -21,14 +21,6 @@ def budgetText(budget_s: float) -> str:
     if budget_s >= 3600:
         return _("Overnight ({n} hours)").format(n=round(budget_s / 3600))
     return _("{n} minutes").format(n=round(budget_s / 60))
-
-
-def patientKey(volumeNode) -> str:
-    """The DICOM PatientID that the image came with, "" without one."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy and volumeNode else 0
-    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMPatientIDAttributeName()
-    return hierarchy.GetAttributeFromItemAncestor(item, name) if item else ""
 
 
 def structureTable(segmentationNode, bundle: ModelBundle) -> dict[str, dict]:
@@ -88,14 +80,20 @@ def summary(found: list[CorrectedCase]) -> str:
     if not found:
         return _("No cases yet. Correct a segmentation, say what is done, and add it above.")
     patients, held = {c.patient for c in found}, {c.patient for c in found if c.part == HOLD_OUT}
-    text = _("{cases} cases of {patients} patients, {held} of them held out.")
-    text = text.format(cases=len(found), patients=len(patients), held=len(held))
+    text = _("{extent}, {held} of them held out.").format(extent=extent(len(found), len(patients)), held=len(held))
     if len(patients) == 1:
         return text + " " + _("With one patient nothing can show whether a new model is better: add others.")
     if len(held) < _LEAST_HELD_OUT or held == patients:
         more = _("With fewer than 3 held-out patients the new model is judged by leave-one-out, which takes longer.")
         return text + " " + more
     return text
+
+
+def extent(cases: int, patients: int) -> str:
+    """'3 cases of 1 patient'."""
+    return _("{cases} of {patients}").format(
+        cases=counted(cases, _("case"), _("cases")), patients=counted(patients, _("patient"), _("patients"))
+    )
 
 
 def modelsFolder(models: Models, bundle: ModelBundle) -> Path:

@@ -15,17 +15,26 @@ def imageFacts(volumeNode) -> ImageFacts | None:
     lengths = np.linalg.norm(SceneIO.ijkToRas(volumeNode)[:3, :3], axis=0)
     extent = tuple(float(v) for v in lengths * image.GetDimensions())
     isPicture = SceneIO.isPicture(volumeNode)
-    modality = _dicomModality(volumeNode)
+    modality = dicomModality(volumeNode)
     if modality or isPicture:
         return ImageFacts(modality, "DICOM", extent, isPicture)
     return ImageFacts(guessedModality(image.GetScalarRange()[0]), "values", extent)
 
 
-def _dicomModality(volumeNode) -> str:
+def dicomModality(volumeNode) -> str:
+    """As the subject hierarchy or the node tells it; "" if neither does."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0
     told = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
     return told or volumeNode.GetAttribute("DICOM.Modality") or ""
+
+
+def dicomPatient(volumeNode) -> str:
+    """The DICOM PatientID that the image came with, "" without one."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy and volumeNode else 0
+    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMPatientIDAttributeName()
+    return hierarchy.GetAttributeFromItemAncestor(item, name) if item else ""
 
 
 def browserOf(volumeNode):

@@ -29,7 +29,7 @@ class SegmentPage(Page):
         self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, services.models, self._onChoice)
         self.options = SegmentOptions(ui, state, services.worker, self._update)
-        self.moreInputs = MoreInputs(ui.moreInputsArea, ui.volumeLabel, state, self._update)
+        self.moreInputs = MoreInputs(ui.moreInputsArea, ui.volumeLabel, state, self._onMoreInputs)
         self.estimate = EstimateView(ui.estimateLabel, services.segment, self._choices)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
@@ -71,8 +71,11 @@ class SegmentPage(Page):
         state.allFrames = ui.allFramesCheckBox.checked
         if self.models.chosen:
             state.modelId = self.services.models.last = self.models.chosen
-        self._observeInputs()
         self._showInputs()
+        self._onMoreInputs()
+
+    def _onMoreInputs(self) -> None:
+        self._observeInputs()
         self._update()
 
     def _showInputs(self) -> None:
@@ -82,19 +85,22 @@ class SegmentPage(Page):
         bundle = self.models.entry.bundle if self.models.entry else None
         self.options.setModel(bundle)
         self.moreInputs.setModel(bundle)
+        self.moreInputs.propose(volume)
         frames = SceneFacts.frameCount(volume)
         ui.allFramesCheckBox.visible = frames > 1 and not self.moreInputs.selectors
-        ui.allFramesCheckBox.text = _("All {n} frames of the sequence").format(n=frames)
+        ui.allFramesCheckBox.text = _("All {n} frames of the se&quence").format(n=frames)
         ui.otherVolumesSelector.visible = ui.otherVolumesLabel.visible = not self.moreInputs.selectors
         _offerSample(ui.sampleButton, bundle)
 
     def _observeInputs(self) -> None:
         """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
         self.removeObservers(self._onInputModified)
-        volume, roi = self.state.inputVolume, self.state.roi
-        if volume:
-            self.addObserver(volume, volume.ImageDataModifiedEvent, self._onInputModified)
-        for node in filter(None, (volume, roi)):
+        state = self.state
+        # One volume may be chosen at two places, wrongly.
+        nodes = {node.GetID(): node for node in (state.inputVolume, *state.moreInputs, state.roi) if node}
+        for node in nodes.values():
+            if node is not state.roi:
+                self.addObserver(node, node.ImageDataModifiedEvent, self._onInputModified)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onInputModified)
 
     def _onInputModified(self, caller, event) -> None:

@@ -28,7 +28,7 @@ def run_python(*arguments, **options) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
-    """A folder with the models 'quick', 'slow' and 'endless'."""
+    """A folder with the models 'quick', 'slow', 'endless' and 'pair'."""
     folder = tmp_path_factory.mktemp("models")
     made = run_python(HERE / "make_models.py", folder)
     assert made.returncode == 0, made.stderr

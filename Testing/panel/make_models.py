@@ -60,6 +60,12 @@ def main(folder: Path) -> None:
     # Many small windows: long enough to be watched, and to be cancelled or killed.
     write_bundle(folder / "slow", bundle_data("slow", "Slow hippocampus", 16, 0.5), weights)
     write_bundle(folder / "endless", bundle_data("endless", "Endless hippocampus", 16, 0.8), weights)
+    # Two images of one head: what it finds depends on both, and on their order.
+    pair = bundle_data("pair", "Pair of images", 32, 0.25)
+    pair["network"]["in_channels"] = 2
+    pair["inputs"].append({"name": "T2", "modality": "MR", "description": "T2-weighted"})
+    weights = {name: tensor.numpy() for name, tensor in create("mm_unet_test", 2, 3).state_dict().items()}
+    write_bundle(folder / "pair", pair, weights)
 
 
 if __name__ == "__main__":

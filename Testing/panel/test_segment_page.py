@@ -118,53 +118,6 @@ def test_statistics(user, crop):
     assert float(user.ui.resultTable.item(0, 3).text()) == pytest.approx(mean, abs=0.06)
 
 
-# Several inputs
-
-
-@pytest.fixture
-def two_inputs(user, model_folder):
-    """A model that wants T1 and T2; only its description is right, its weights are for one input."""
-    import shutil
-
-    folder = model_folder / "two"
-    shutil.copytree(model_folder / "quick", folder)
-    data = json.loads((folder / "bundle.json").read_text())
-    data |= {"id": "two", "title": "Two inputs"}
-    data["network"]["in_channels"] = 2
-    data["inputs"].append({"name": "T2", "modality": "MR", "description": "T2-weighted"})
-    (folder / "bundle.json").write_text(json.dumps(data))
-    user.panel.enter()
-    yield
-    shutil.rmtree(folder)
-    user.panel.enter()
-
-
-def test_a_selector_for_every_input(user, crop, two_inputs, monkeypatch):
-    import slicer
-
-    (second,) = copies(crop, 1)
-    user.ui.volumeSelector.setCurrentNode(crop)
-    user.choose_model("Two inputs")
-    page = user.panel.page("SegmentPage")
-    (selector,) = page.moreInputs.selectors
-    assert user.ui.volumeLabel.text == "T1:" and selector.visible
-    assert (
-        user.ui.hintLabel.text.startswith("Choose the volume for the input 'T2'.") and not user.ui.segmentButton.enabled
-    )
-    selector.setCurrentNode(second)
-    assert user.ui.segmentButton.enabled and user.panel.state.moreInputs == [second]
-    sent = []
-    monkeypatch.setattr(user.panel.services.worker, "run", lambda job, params, onEvent: sent.append(params) or "1")
-    user.click(user.ui.segmentButton)
-    assert len(sent[-1]["input"]) == 2 and sent[-1]["input"][0] != sent[-1]["input"][1]
-    user.panel.jobs.forget()
-    page.services.segment._job = None
-    slicer.mrmlScene.RemoveNode(second)
-    assert user.panel.state.moreInputs == [None]
-    user.choose_model("Quick")
-    assert not page.moreInputs.selectors and user.ui.volumeLabel.text == "&Volume:"
-
-
 # Queue
 
 
