@@ -46,6 +46,7 @@ _EVENT_FIELDS = {
     "progress": {"done": _NUMBER, "of": _NUMBER, "label": str},
     "message": {"level": str, "text": str},
     "metric": {"step": int, "name": str, "value": (int, float, type(None))},
+    "picture": {"step": int, "path": str, "text": str},
     "finished": {"result": dict},
     "failed": {"error": str, "message": str, "hint": str, "traceback": str},
     "cancelled": {},
@@ -107,6 +108,10 @@ class Report:
     def metric(self, step: int, name: str, value: float | None) -> None:
         """One point of the curve `name`; None and NaN say that it does not exist at this step."""
         self._emit("metric", step=step, name=name, value=value)
+
+    def picture(self, step: int, path: str, text: str) -> None:
+        """A PNG that shows how things stand at this step; `text` says what is seen. Gone when the job is done."""
+        self._emit("picture", step=step, path=path, text=text)
 
     def _emit(self, event: str, **fields) -> None:
         self.check_cancelled()

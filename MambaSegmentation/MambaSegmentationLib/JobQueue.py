@@ -127,7 +127,7 @@ class JobQueue:
         def both(name: str) -> Callable:
             return lambda *values: (getattr(watcher, name)(*values), getattr(own, name)(*values))
 
-        listener = Listener(both("onProgress"), both("onMessage"), both("onMetric"))
+        listener = Listener(both("onProgress"), both("onMessage"), both("onMetric"), both("onPicture"))
         return replace(
             listener,
             onFinished=lambda *values: self._end(task, DONE, "", lambda to: to.onFinished(*values)),

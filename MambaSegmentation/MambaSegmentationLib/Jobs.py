@@ -33,12 +33,14 @@ class Listener:
     """Callbacks of a run, all in the GUI thread; exactly one of the last three is called, once.
 
     onProgress(done, of, label); onMessage(text, level "info" or "warning"); onMetric(step, name, value or None);
+    onPicture(step, path of a PNG that may go soon, text);
     onFinished(...) with what the run made; onFailed(Problem); onCancelled(reason text, may be "")
     """
 
     onProgress: Callable = ignore
     onMessage: Callable = ignore
     onMetric: Callable = ignore
+    onPicture: Callable = ignore
     onFinished: Callable = ignore
     onFailed: Callable = ignore
     onCancelled: Callable = ignore
@@ -81,6 +83,8 @@ class Job(VTKObservationMixin):
             listener.onMessage(event["text"], event["level"])
         elif kind == "metric":
             listener.onMetric(event["step"], event["name"], event["value"])
+        elif kind == "picture":
+            listener.onPicture(event["step"], event["path"], event["text"])
         elif kind == "failed":
             self.forget()
             listener.onFailed(Problem(event["message"], event["hint"], event["traceback"], event.get("package", "")))

@@ -18,10 +18,12 @@ def test_a_report_makes_the_protocols_events():
     report.progress(3, 10, "Window 3 of 10")
     report.message("odd voxels", "warning")
     report.metric(10, "loss", 0.3)
+    report.picture(10, "preview.png", "Case 1")
     assert events == [
         {"id": "7", "event": "progress", "done": 3, "of": 10, "label": "Window 3 of 10"},
         {"id": "7", "event": "message", "level": "warning", "text": "odd voxels"},
         {"id": "7", "event": "metric", "step": 10, "name": "loss", "value": 0.3},
+        {"id": "7", "event": "picture", "step": 10, "path": "preview.png", "text": "Case 1"},
     ]
     assert [job.decode_event(job.encode_event(event)) for event in events] == events
 
@@ -45,6 +47,7 @@ def test_an_unknown_level_is_a_mistake_of_the_programmer():
         lambda r: r.progress(1, 2),
         lambda r: r.message("x"),
         lambda r: r.metric(1, "x", 1.0),
+        lambda r: r.picture(1, "x.png", "x"),
         lambda r: r.check_cancelled(),
     ],
 )

@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import SimpleITK as sitk
 from balls_data import balls_config, write_balls
 from safetensors.numpy import load_file
 
@@ -39,10 +40,12 @@ def new_cases(tmp_path_factory):
 class Events(Report):
     def __init__(self, at=None):
         super().__init__(self.keep)
-        self.seen, self.at = [], at
+        self.seen, self.at, self.pictures = [], at, []
 
     def keep(self, event):
         self.seen.append(event)
+        if event["event"] == "picture":
+            self.pictures.append(sitk.GetArrayFromImage(sitk.ReadImage(event["path"])))
         if self.at and event["event"] == "metric" and event["step"] == self.at:
             self.cancel()
 
@@ -81,6 +84,9 @@ def test_a_child_is_made_judged_and_kept(ask, parent, tmp_path):
     run = tmp_path / "models" / ".finetune" / catalogue.version_name(before)
     assert read_run(run)["state"] == "finished" and [p.name for p in run.iterdir()] == ["run.json"]
     assert any("left" in e.get("label", "") for e in report.seen)
+    assert len(report.pictures) == len(report.named("validation Dice"))
+    middle = report.pictures[0].shape[1] // 2 - 2
+    assert all((picture[:, :middle] == report.pictures[0][:, :middle]).all() for picture in report.pictures)
 
 
 def test_stopped_and_resumed(ask, tmp_path):

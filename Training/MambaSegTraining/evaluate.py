@@ -113,12 +113,20 @@ def known_voxels(case: HeldOutCase, structure: str) -> np.ndarray | None:
     return known & (case.truth.array != UNKNOWN) if annotated["structures"] is None else known
 
 
-def mean_dice(network: nn.Module, cases: list[HeldOutCase], labels: list[dict], recipe: dict, device, report) -> dict:
-    """{label value: mean Dice over the cases that have it, NaN without one}; quick enough to run during training."""
-    predictor = Predictor(network, _named(labels), recipe, device)
+def mean_dice(
+    network: nn.Module, cases: list[HeldOutCase], labels: list[dict], recipe: dict, device, report, look=None
+) -> dict:
+    """{label value: mean Dice over the cases that have it, NaN without one}; quick enough to run during training.
+
+    Args:
+        look: called with every case and its predicted label values, (Z, Y, X); None: nobody looks.
+    """
+    predictor = Predictor(network, named(labels), recipe, device)
     found = {label.value: [] for label in predictor.labels}
     for case in cases:
         predicted = predictor.label_map(case, only_cancel(report)).array
+        if look:
+            look(case, predicted)
         for label in predictor.labels:
             known = known_voxels(case, label.name)
             if known is not None:
@@ -139,7 +147,7 @@ def full_table(
     Returns:
         Rows ``{structure, name, unit, mean, sd, n}`` as bundle.json keeps them.
     """
-    predictor = Predictor(network, _named(labels), recipe, device)
+    predictor = Predictor(network, named(labels), recipe, device)
     rows = []
     for done, case in enumerate(cases):
         report.progress(done, count, f"Evaluating {case.name}")
@@ -147,7 +155,8 @@ def full_table(
     return summary(rows, _ON_CARDS)
 
 
-def _named(labels: list[dict]) -> list[Label]:
+def named(labels: list[dict]) -> list[Label]:
+    """Labels as bundle.json keeps them -> values."""
     return [Label(item["value"], item["name"], tuple(item["color"]), item["terminology"] or {}) for item in labels]
 
 

@@ -64,17 +64,18 @@ def _drawn(case, image: Volume) -> tuple[str, bytes, bytes]:
     differs = np.count_nonzero(truth != found, axis=across)
     labelled = np.count_nonzero(truth, axis=across)
     index = int((differs if differs.any() else labelled).argmax())
-    box = _surroundings(truth.take([index], axis) | found.take([index], axis), axis, image)
-    grey = Volume(image.array, image.spacing_mm, image.origin_mm, image.direction).cropped(box)
-    pictures = [
-        png(thumbnail(grey, image.with_array(labels).cropped(box), case.labels, axis, index, _SIDE))
-        for labels in (truth, found)
-    ]
+    box = surroundings(truth.take([index], axis) | found.take([index], axis), axis, image)
+    pictures = [png(outlined(image, labels, case.labels, box, axis, index)) for labels in (truth, found)]
     count = image.shape[axis]
     return (f"slice {index + 1} of {count}" if count > 1 else ""), *pictures
 
 
-def _surroundings(mask: np.ndarray, axis: int, image: Volume) -> Box:
+def outlined(image: Volume, labels: np.ndarray, structures, box: Box, axis: int, index: int) -> np.ndarray:
+    """(rows, columns, 3) uint8: slice `index` across `axis` within the box, with the outlines of the structures."""
+    return thumbnail(image.cropped(box), image.with_array(labels).cropped(box), structures, axis, index, _SIDE)
+
+
+def surroundings(mask: np.ndarray, axis: int, image: Volume) -> Box:
     """All slices across `axis`; within them a box around what is labelled in one of them."""
     box = []
     for other in range(3):

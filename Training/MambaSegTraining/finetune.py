@@ -21,7 +21,7 @@ from . import adapters, checkpoint, gate
 from .anchor import Anchored
 from .checkpoint import RunState
 from .config import TrainConfig
-from .evaluate import Predictor, only_cancel
+from .evaluate import Predictor, named, only_cancel
 from .finetune_bundle import child_data, config_of, plain_network
 from .finetune_data import REPLAY_SHARE, Gathered, Mixture, gather, read_training, told_anew
 from .loop import LAST, Run, loop
@@ -30,7 +30,8 @@ from .mirroring import swap_of
 from .optimisation import build_optimizer, moving_average
 from .pace import Pace, in_words
 from .patches import PatchSource
-from .reading import held_out_case
+from .preview import Preview, pictures_in
+from .reading import held_out_case, read_image
 from .run_folder import RunFolder, Untold
 from .structures import Table, class_keys, network_for, new_table
 from .supervision import loss_function
@@ -84,7 +85,7 @@ def run(request: dict, report, warm=None) -> dict:
     started = time.monotonic()
     task = read_task(request, report, started)
     folder = RunFolder(task.folder, "finetune", request)
-    with folder.working():
+    with folder.working(), pictures_in(task.folder):
         state = train_on(task, task.cases.training, folder, steps=0)
         candidate = write_candidate(task, state)
         decision = judged(task, candidate, state)
@@ -169,9 +170,10 @@ def train_on(task: Task, cases, folder, steps: int, title: str = "") -> RunState
         state.steps = steps
     else:
         if task.cases.protocol == "hold-out":
-            validation += [
-                held_out_case(case, config.recipe, task.values) for case in task.cases.held_out[:CURVE_CASES]
-            ]
+            shown = task.cases.held_out[:CURVE_CASES]
+            validation += [held_out_case(case, config.recipe, task.values) for case in shown]
+            labels = named(task.table.labels)
+            work.preview = Preview(validation[0], read_image(shown[0]), labels, task.folder, report)
         left, work.afterwards_s = training_budget(task)
         work.pace, work.validate_times = Pace(left), CURVE_POINTS
     loop(work)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from .config import TrainConfig
 from .distributed import Ranks
 from .optimisation import learning_rate
 from .pace import Pace, in_words
+from .preview import Preview
 from .recovery import NotANumber
 from .run_folder import RunFolder
 
@@ -40,6 +42,7 @@ class Run:
         validate_times: validations over the run, where its length is not known yet; 0: as the configuration says.
         title: of this training in progress labels.
         afterwards_s: what the job still has to do behind this training.
+        preview: draws a case of the validation; None: no pictures.
         keeps_best: the weights of the best validation are the result; else the last ones.
     """
 
@@ -57,6 +60,7 @@ class Run:
     validate_times: int = 0
     title: str = ""
     afterwards_s: float = 0.0
+    preview: Preview | None = None
 
     @property
     def steps(self) -> int:
@@ -233,7 +237,8 @@ def measured(run: Run) -> dict:
     if len(run.config.patch) == 2:
         network = SliceWise(network)
     labels = run.config.model["labels"]
-    return evaluate.mean_dice(network, run.validation, labels, run.config.recipe, run.device, run.report)
+    look = partial(run.preview.show, run.state.step) if run.preview else None
+    return evaluate.mean_dice(network, run.validation, labels, run.config.recipe, run.device, run.report, look)
 
 
 def _rounded(value: float) -> float | None:
