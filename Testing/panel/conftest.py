@@ -193,3 +193,35 @@ def crop(module, crop_file):
     import slicer
 
     return slicer.util.loadVolume(str(crop_file))
+
+
+@pytest.fixture
+def review_folder(tmp_path) -> Path:
+    """Three cases; their doubt orders them b, c, a; for the kidney it is c, a, b."""
+    from review_cases import write_case
+
+    folder = tmp_path / "Studie ü"
+    folder.mkdir()
+    write_case(folder, "a", {"liver": 0.1, "kidney": 0.2})
+    write_case(folder, "b", {"liver": 0.9, "kidney": 0.05})
+    write_case(folder, "c", {"liver": 0.3, "kidney": 0.4})
+    return folder
+
+
+@pytest.fixture
+def review_page(user):
+    """The page Review, shown, with a reviewer's name."""
+    import slicer
+
+    slicer.app.userSettings().setValue("MambaSegmentation/annotator", "Dr. Ada")
+    user.open("ReviewPage")
+    yield user.panel.page("ReviewPage")
+    user.panel.page("ReviewPage").compare.end()
+    user.panel.page("ReviewPage").review.end()
+    user.panel.state.reviewFile = ""
+    slicer.app.dialogs.forget()
+    user.ui.reviewFocusCheckBox.checked = False
+    user.ui.reviewBlindedCheckBox.checked = False
+    for box in (user.ui.reviewStatusFilter, user.ui.reviewStructureFilter):
+        box.setCurrentIndex(0)
+    user.ui.reviewSearch.text = ""
