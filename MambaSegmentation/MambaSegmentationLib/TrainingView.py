@@ -13,6 +13,7 @@ from MambaSegLib.errors import UserError
 from . import FineTuneLogic
 from .Curves import Curves
 from .TableView import fitHeight, numberItem, stretchFirst, textItem
+from .TrainingPicture import TrainingPicture
 
 
 class TrainingView:
@@ -24,7 +25,7 @@ class TrainingView:
     def __init__(self, ui, state, services, caseCount: Callable[[], int], onChanged: Callable[[], None]):
         self._ui, self._state, self._services = ui, state, services
         self._caseCount, self._onChanged = caseCount, onChanged
-        self.curves = Curves()
+        self.curves, self.picture = Curves(), TrainingPicture(ui.trainingPictureLabel, ui.trainingPictureCaption)
         self._task = self._result = self._bundle = None
         self._isStopped = False
         for budget_s in FineTuneLogic.BUDGETS_S:
@@ -76,12 +77,14 @@ class TrainingView:
         self._bundle, self._result, self._isStopped = bundle, None, False
         if not isResumed:
             self.curves.begin(_("Fine-tuning of {model}").format(model=bundle.title))
+            self.picture.hide()
         self._showDecision()
         budget_s = self._ui.budgetSelector.currentData
         params = FineTuneLogic.tuningRequest(services.models, bundle, budget_s, self._state.device, isResumed)
-        ends = {"onFinished": self._onFinished, "onFailed": self._onEnded, "onCancelled": self._onEnded}
+        calls = {"onFinished": self._onFinished, "onFailed": self._onEnded, "onCancelled": self._onEnded}
+        calls |= {"onMetric": self._onMetric, "onPicture": self.picture.show}
         title = _("Fine-tune {model}").format(model=bundle.title)
-        self._task = services.jobs.run(title, "finetune", params, onMetric=self._onMetric, **ends)
+        self._task = services.jobs.run(title, "finetune", params, **calls)
         self.update()
 
     def _onMetric(self, step: int, name: str, value: float | None) -> None:
@@ -131,8 +134,9 @@ class TrainingView:
         for row, data in enumerate(rows):
             for column, item in enumerate(_items(data)):
                 table.setItem(row, column, item)
+        table.resizeRowsToContents()
         fitHeight(table)
-        ui.keepModelButton.text = _("&Keep") if self._result["promoted"] else _("&Use it all the same")
+        ui.keepModelButton.text = _("&Keep") if self._result["promoted"] else _("&Keep and use it")
 
     def _onKeep(self) -> None:
         if not self._result["promoted"]:
@@ -173,13 +177,14 @@ class TrainingView:
 
 def _items(row: dict) -> tuple:
     before, after = (numberItem(_number(row[name])) for name in ("dice_before", "dice_after"))
-    cases = _("{n} cases of {m} patients").format(n=row["cases"], m=row["patients"])
+    cases = FineTuneLogic.extent(row["cases"], row["patients"])
     if row["difference"] is None:
         return textItem(row["structure"], cases), before, after, numberItem("", cases)
     tip = _("95 % interval {low} to {high}; {cases}").format(
         low=_number(row["low"], True), high=_number(row["high"], True), cases=cases
     )
-    text = f"{_number(row['difference'], True)} [{_number(row['low'], True)}, {_number(row['high'], True)}]"
+    # Two lines, or the interval would leave no room for the structure's name.
+    text = f"{_number(row['difference'], True)}\n[{_number(row['low'], True)}, {_number(row['high'], True)}]"
     return textItem(row["structure"], cases), before, after, numberItem(text, tip)
 
 

@@ -227,7 +227,7 @@ class WorkerClient:
     def ensureOpen(self) -> None:
         """Raises UserError after `close`."""
         if self._isClosed:
-            raise UserError(_("The module has ended its background process."), _("Reload the module or restart Slicer."))
+            raise UserError(_("The module has ended its background process."), _("Reload the module or Slicer."))
 
     def _start(self) -> None:
         python, environment = workerPython(), workerEnvironment()

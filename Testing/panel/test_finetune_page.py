@@ -237,6 +237,29 @@ def test_curves_in_the_plot_view(user, page, store, monkeypatch):
     user.panel.jobs.forget()
 
 
+def test_picture_of_the_model_that_learns(user, page, store, monkeypatch, tmp_path):
+    import qt
+
+    add_case(store, keys("training", 1)[0], 1)
+    user.choose_model("Quick")
+    user.open("FineTunePage")
+    asked, ui, file = events(page, monkeypatch), user.ui, tmp_path / "ü.png"
+    user.click(ui.startTrainingButton)
+    assert not ui.trainingPictureLabel.visible
+    picture = qt.QPixmap(404, 150)
+    picture.fill(qt.QColor(200, 40, 40))
+    assert picture.save(str(file))
+    asked[-1][2]({"event": "picture", "step": 20, "path": str(file), "text": "Step 20: Image 3"})
+    assert ui.trainingPictureLabel.visible and ui.trainingPictureCaption.text == "Step 20: Image 3"
+    file.unlink()
+    asked[-1][2]({"event": "picture", "step": 40, "path": str(file), "text": "Step 40: Image 3"})
+    assert ui.trainingPictureCaption.text == "Step 20: Image 3", "the file was gone: the last one stays"
+    user.click(ui.pauseTrainingButton)
+    user.click(ui.startTrainingButton)
+    assert not ui.trainingPictureLabel.visible, "a new run has no picture yet"
+    user.panel.jobs.forget()
+
+
 def make_child(folder, accepted=True):
     """A version of 'quick' with other weights, judged."""
     from MambaSegLib import model_store
@@ -289,7 +312,7 @@ def test_before_and_after_and_keep(user, page, store, monkeypatch, own_models):
     version = finish(user, page, store, monkeypatch, own_models, accepted=True)
     table = user.ui.decisionTable
     assert [table.item(0, c).text() for c in range(4)] == [
-        *("Anterior hippocampus", "0.810", "0.840", "+0.030 [+0.010, +0.050]"),
+        *("Anterior hippocampus", "0.810", "0.840", "+0.030\n[+0.010, +0.050]"),
     ]
     assert "passed and is in use now" in user.ui.decisionLabel.text and active(own_models) == version.id
     user.click(user.ui.keepModelButton)
@@ -312,7 +335,7 @@ def test_one_that_did_not_pass(user, page, store, monkeypatch, own_models):
     import slicer
 
     version = finish(user, page, store, monkeypatch, own_models, accepted=False)
-    assert "did not pass" in user.ui.decisionLabel.text and user.ui.keepModelButton.text == "&Use it all the same"
+    assert "did not pass" in user.ui.decisionLabel.text and user.ui.keepModelButton.text == "&Keep and use it"
     assert active(own_models) != version.id
     slicer.app.dialogs.answer_next(qt.QMessageBox.No, qt.QMessageBox.Yes)
     user.click(user.ui.keepModelButton)
@@ -357,5 +380,7 @@ def test_fine_tuning_with_the_real_worker(user, page, store, own_models, monkeyp
     ui.budgetSelector.removeItem(ui.budgetSelector.count - 1)
     assert ui.decisionSection.visible, user.message
     assert ui.decisionTable.rowCount == 2 and page.training.curves.chart.GetNumberOfPlotSeriesNodes() == 2
+    assert ui.trainingPictureLabel.visible and ui.trainingPictureLabel.pixmap.width() == 270
+    assert "left the reference, right the model" in ui.trainingPictureCaption.text
     assert len([f for f in own_models.iterdir() if f.name.startswith("quick-")]) == 1
     assert not ui.pauseTrainingButton.enabled

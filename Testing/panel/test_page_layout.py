@@ -1,4 +1,4 @@
-"""Every page at 350 points, and with letters of double size at 700: no scrolling sideways, nothing is cut, no arrows."""
+"""Every page at 350 points, and with letters twice as large at 700: nothing is cut, scrolls sideways, has arrows."""
 
 import pytest
 from test_finetune_page import DECISION, ROW
@@ -97,9 +97,8 @@ def test_result_chosen_and_done(user, width, crop, monkeypatch):
 
 def test_everything_at_once(user, width, crop):
     """All sections open and all that is ever shown in them: wider than any state."""
-    from PySide6 import QtWidgets
-
     import slicer
+    from PySide6 import QtWidgets
 
     user.segment(crop)
     for name in PAGES:
