@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from . import weights_storage
 from .bundle_schema import SCHEMA_VERSION, check_bundle_data
 from .card import card_markdown
 from .errors import UserError
@@ -27,7 +27,6 @@ BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "README.md"
 _MAX_JSON_BYTES = 64 << 20
-_SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32"}
 
 # (path, size, mtime_ns) -> sha256: a file that has not changed since is not read again in this process.
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -147,7 +146,7 @@ def write_bundle(folder: str | os.PathLike, data: dict, weights: Mapping | str |
     Args:
         folder: the new folder; its parent is created.
         data: everything of ``bundle.json`` except "weights", which is computed. ``data["weights"]["dtype"]``
-            ("float16" or "float32", default) chooses how floating arrays are stored.
+            ("float16", "int8" or "float32", default) chooses how floating arrays are stored, see ``weights_storage``.
         weights: name -> array (numpy, or torch on the CPU), or the path of a safetensors file to copy.
 
     Raises:
@@ -235,50 +234,13 @@ def _fill(folder: Path, data: dict, weights: Mapping | str | os.PathLike) -> dic
     path = folder / WEIGHTS_FILE
     if isinstance(weights, Mapping):
         dtype = data.get("weights", {}).get("dtype", "float32")
-        _save_arrays(path, weights, dtype)
+        weights_storage.save_arrays(path, weights, dtype)
     else:
         shutil.copyfile(weights, path)
-        dtype = _dtype_of(path)
+        dtype = weights_storage.dtype_of(path)
     data["weights"] = {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "dtype": dtype}
     check_bundle_data(data, BUNDLE_FILE)
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
     (folder / CARD_FILE).write_text(card_markdown(data), encoding="utf-8", newline="\n")
     return data
-
-
-def _save_arrays(path: Path, weights: Mapping, dtype: str) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    if dtype not in _SAFETENSORS_DTYPES.values():
-        raise UserError(f"Weights are stored as float16 or float32, not {dtype!r}.", "Set weights.dtype accordingly.")
-    arrays = {}
-    for name, array in weights.items():
-        array = np.asarray(array)
-        if np.issubdtype(array.dtype, np.floating):
-            with np.errstate(over="ignore"):
-                array = array.astype(dtype)
-            if not np.isfinite(array).all():
-                raise UserError(
-                    f"The weights {name!r} are not finite as {dtype}.", "Store float32, or look at the training."
-                )
-        arrays[name] = np.array(array, order="C")
-    save_file(arrays, path)
-
-
-def _dtype_of(path: Path) -> str:
-    """The floating type that most numbers of a safetensors file have; reads its header only."""
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _MAX_JSON_BYTES)))
-        count = {}
-        for name, tensor in header.items():
-            if name != "__metadata__" and tensor["dtype"] in _SAFETENSORS_DTYPES:
-                dtype = _SAFETENSORS_DTYPES[tensor["dtype"]]
-                count[dtype] = count.get(dtype, 0) + math.prod(tensor["shape"])
-        return max(count, key=count.get)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            "The weights are not a safetensors file with float16 or float32 numbers.", "Give such a file."
-        ) from error

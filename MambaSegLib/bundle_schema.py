@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from .errors import UserError
+from .weights_storage import DTYPES
 
 SCHEMA_VERSION = 1
 
@@ -120,7 +121,7 @@ _FIELDS: dict[str, tuple[_Test, str]] = {
     "weights.file": (lambda v: _is_text(v) and bool(_WEIGHTS_NAME.fullmatch(v)), "a plain file name *.safetensors"),
     "weights.sha256": (lambda v: _is_text(v) and bool(_SHA256.fullmatch(v)), "64 hexadecimal digits"),
     "weights.bytes": (lambda v: _is_whole(v) and v > 0, "a whole number > 0"),
-    "weights.dtype": (lambda v: v in ("float16", "float32"), "'float16' or 'float32'"),
+    "weights.dtype": (lambda v: v in DTYPES, "'float16', 'float32' or 'int8'"),
 }
 # The same for fields that need not be there.
 _OPTIONAL_FIELDS: dict[str, tuple[_Test, str]] = {

@@ -28,6 +28,7 @@ from .preprocessing import Grid, grid_of, patch_of
 from .safe_file import write_text
 from .steps import Steps
 from .volume import Volume
+from .weights_storage import BYTES
 
 # Multiply-accumulates per second and processor core, and of a GPU: what the hippocampus model reached on two cores of a
 # server and the order of magnitude of a GPU of the middle class. A guess until there is a measurement.
@@ -98,7 +99,8 @@ def grid_seconds(grid: Grid, bundle: ModelBundle) -> float:
 
 def _memory_mb(volume: Volume, grid: Grid, bundle: ModelBundle, macs: int, device: torch.device) -> float:
     activations = macs * _ACTIVATION_BYTES_PER_MAC
-    weights = 4 * bundle.data["weights"]["bytes"] / (2 if bundle.data["weights"]["dtype"] == "float16" else 4)
+    stored = bundle.data["weights"]
+    weights = 4 * stored["bytes"] / BYTES[stored["dtype"]]
     if device.type != "cpu":
         return (activations + weights) / 2**20
     voxels = math.prod(grid.network_shape)

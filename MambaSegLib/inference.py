@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .bundle import ModelBundle, open_bundle
@@ -24,6 +23,8 @@ from .ops.backends import telling_of_preparation
 from .ops.cross_scan import LADDER as CROSS_SCAN
 from .ops.selective_scan import LADDER as SCAN
 from .preprocessing import patch_of
+from .weights_storage import read_arrays
+from .wording import counted
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -46,7 +47,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if int(index or 0) >= there:
         raise UserError(
             f"The device '{name}' was asked for, but torch {torch.__version__} finds "
-            f"{f'only {there} such device(s)' if there else 'no such device'} on this machine.",
+            f"{'only ' if there else ''}{counted(there, 'such device')} on this machine.",
             "Use 'auto' or 'cpu', or install a torch build and driver for it.",
         )
     return torch.device(name)
@@ -66,8 +67,7 @@ def load_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
         network = create(
             described["name"], described["in_channels"], described["out_channels"], **described.get("hyper", {})
         )
-        state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(bundle.weights_path).items()}
-        network.load_state_dict(state)
+        network.load_state_dict(weights_of(bundle))
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"The model '{bundle.id}' should hold weights of the network '{described['name']}', but they do not fit "
@@ -77,6 +77,11 @@ def load_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
     if spec(described["name"]).dims == 2:
         network = SliceWise(network)
     return network.eval().requires_grad_(False).to(device)
+
+
+def weights_of(bundle: ModelBundle) -> dict[str, torch.Tensor]:
+    """The bundle's weights in fp32, on the CPU, by the names of its network."""
+    return {name: torch.from_numpy(array) for name, array in read_arrays(bundle.weights_path).items()}
 
 
 class SliceWise(nn.Module):

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from . import __version__
 from .bundle import ModelBundle
+from .inference import weights_of
 from .networks import spec
 from .preprocessing import recipe_of
 
@@ -73,10 +73,7 @@ def write_monai_bundle(bundle: ModelBundle, output: Path) -> None:
             (temporary / name).mkdir()
         _write_json(temporary / "configs" / "metadata.json", metadata(bundle))
         _write_json(temporary / "configs" / "inference.json", inference_config(bundle))
-        weights = {
-            name: t.float() if t.is_floating_point() else t for name, t in load_file(bundle.weights_path).items()
-        }
-        torch.save(weights, temporary / "models" / "model.pt")
+        torch.save(weights_of(bundle), temporary / "models" / "model.pt")
         (temporary / "docs" / "README.md").write_text(bundle.card(), encoding="utf-8")
         (temporary / "LICENSE").write_text(LICENCE.format(**bundle.data["licence"]), encoding="utf-8")
         _copy_code(temporary / "scripts")

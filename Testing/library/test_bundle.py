@@ -10,6 +10,7 @@ import pytest
 
 from MambaSegLib.bundle import card_markdown, open_bundle, write_bundle
 from MambaSegLib.errors import UserError
+from MambaSegLib.weights_storage import read_arrays
 
 WEIGHTS = {"conv.weight": np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4), "steps": np.array(7)}
 
@@ -64,6 +65,28 @@ def test_float16_halves_the_file_and_keeps_whole_numbers(tmp_path, data):
     stored = load_file(half.weights_path)
     assert stored["steps"] == 70000
     assert np.abs(stored["w"] - weights["w"]).max() < 2e-3
+
+
+def test_8_bits_for_the_large_ones(tmp_path, data):
+    random = np.random.default_rng(0)
+    sizes = np.logspace(-4, 0, 64)[:, None, None, None]  # channels of very different size
+    weights = {
+        "large": (random.normal(size=(64, 128, 3, 3)) * sizes).astype(np.float32),
+        "empty": np.zeros((256, 256), np.float32),
+        "small": random.normal(size=(50, 50)).astype(np.float32),
+        "long": random.normal(size=70000).astype(np.float32),
+        "steps": np.array(70000),
+    }
+    bundle = write_bundle(tmp_path / "b", data | {"weights": {"dtype": "int8"}}, weights)
+    assert bundle.data["weights"]["dtype"] == open_bundle(bundle.folder).data["weights"]["dtype"] == "int8"
+    assert bundle.data["weights"]["bytes"] < 74000 + 66000 + 2 * 73000 + 2000
+    found = read_arrays(bundle.weights_path)
+    assert found.keys() == weights.keys() and found["steps"] == 70000
+    error = np.abs(found["large"] - weights["large"]).max((1, 2, 3))
+    assert (error <= np.abs(weights["large"]).max((1, 2, 3)) / 254 * 1.001).all()
+    assert not found["empty"].any() and np.abs(found["small"] - weights["small"]).max() < 2e-3
+    copy = write_bundle(tmp_path / "copy", data, bundle.weights_path)
+    assert copy.data["weights"]["dtype"] == "int8" and copy.sha256 == bundle.sha256
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan, 1e6])
@@ -184,7 +207,7 @@ def test_weights_outside_the_folder_are_refused(bundle, name):
         ("licence.data", ..., ["licence.data", "missing"]),
         ("provenance.cases", "many", ["provenance.cases", "list"]),
         ("weights.sha256", "abc", ["weights.sha256", "64"]),
-        ("weights.dtype", "int8", ["weights.dtype", "float16"]),
+        ("weights.dtype", "int4", ["weights.dtype", "float16"]),
         ("weights.bytes", "12", ["weights.bytes"]),
     ],
 )  # fmt: skip
