@@ -6,7 +6,7 @@ import pytest
 import torch
 from scan_cases import constant_steps, everything, operands, worst
 
-from MambaSegLib.ops import torch_scan
+from MambaSegLib.ops import torch_recurrence, torch_scan, torch_threads
 from MambaSegLib.ops.selective_scan import reference
 
 
@@ -21,7 +21,7 @@ def test_joined_steps_are_the_recurrence(length, levels, reverse):
         follows = t + 1 if reverse else t
         h = expected[t] = x[t] + (decay[follows] * h if follows < length else 0)
     exponents = decay.log2()
-    recurrence = torch_scan._Recurrence(exponents, x, levels, reverse)
+    recurrence = torch_recurrence.Recurrence(exponents, x, levels, reverse)
     recurrence.join()
     torch.exp2(exponents, out=exponents)
     recurrence.run()
@@ -62,6 +62,51 @@ def test_autocast_around_the_backward_pass_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         inside = torch.autograd.grad(y, tensors)
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
+
+
+@pytest.mark.parametrize("pay", [True, False])
+def test_threads_that_do_not_pay_are_left_alone(monkeypatch, pay):
+    """Inside the scan, both ways; afterwards, and after an error, the number is what it was."""
+    seen, before = [], torch.get_num_threads()
+    monkeypatch.setattr(torch_threads, "several_pay", lambda threads: pay)
+    run = torch_recurrence.Recurrence.run
+    monkeypatch.setattr(
+        torch_recurrence.Recurrence, "run", lambda self: (seen.append(torch.get_num_threads()), run(self))
+    )
+    torch.set_num_threads(2)
+    try:
+        everything(lambda *x: torch_scan.scan(*x, True), operands(1, 20, 1, 4, 2), torch.float32)
+        with pytest.raises(RuntimeError):
+            torch_scan.scan(*operands(1, 20, 1, 4, 2)[:3], *operands(1, 20, 1, 4, 3)[3:], True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) >= 3
+    assert set(seen) == {2 if pay else 1}
+
+
+@pytest.mark.parametrize("times,expected", [((1.0, 1.9), True), ((1.0, 0.6), False)])
+def test_threads_are_tried_once(monkeypatch, times, expected):
+    """(seconds on several threads, on one)"""
+    left, threads = list(times), torch.get_num_threads()
+    monkeypatch.setattr(torch_threads, "block_seconds", lambda: left.pop(0))
+    torch_threads.several_pay.cache_clear()
+    try:
+        assert [torch_threads.several_pay(threads) for _ in range(2)] == [expected] * 2
+    finally:
+        torch_threads.several_pay.cache_clear()
+    assert torch.get_num_threads() == threads
+
+
+def test_a_block_takes_time():
+    assert 0 < torch_threads.block_seconds() < 1
+
+
+def test_gradients_can_be_changed_in_place():
+    """As optimisers do: they must not be the inference tensors that the scan works with."""
+    tensors = [t.float().requires_grad_() for t in operands(1, 30, 1, 4, 2)]
+    torch_scan.scan(*tensors, True).mul_(2).sum().backward()
+    assert not any(t.grad.mul_(0.5).is_inference() for t in tensors)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
