@@ -109,5 +109,7 @@ def test_schedules(config_file):
 
 def test_sgd_trains_too(config_file, tmp_path):
     report = Losses()
-    run({"config": str(config_file(steps=10, optimizer="sgd", ema_decay=0.0)), "output": str(tmp_path)}, report)
+    config = config_file(steps=10, optimizer="sgd", ema_decay=0.0, weights_dtype="int8")
+    result = run({"config": str(config), "output": str(tmp_path)}, report)
+    assert open_bundle(result["bundle"]).data["weights"]["dtype"] == "int8"
     assert torch.tensor(report.losses[-3:]).mean() < report.losses[0]

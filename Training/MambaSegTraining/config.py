@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from MambaSegLib.errors import UserError
+from MambaSegLib.weights_storage import DTYPES
 
 SCHEDULES = ("cosine", "poly", "cosine_wave", "cosine_restarts")
 LOSSES = ("dice_ce", "dice_ce_umamba", "dice_msda", "attention_mamba")
@@ -55,6 +56,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "fp32"  # or bf16: autocast in training, where the processor or GPU is faster with it
     threads: int = 0  # 0: torch's default
+    weights_dtype: str = "float16"  # of the model's file; or float32, int8: see MambaSegLib.weights_storage
     validate_every: int = 250
     checkpoint_every: int = 50
 
@@ -65,6 +67,7 @@ class TrainConfig:
         _expect("schedule_period", self.schedule_period, "at least 1", self.schedule_period >= 1 or not periodic)
         _expect("loss", self.loss, f"one of {', '.join(LOSSES)}", self.loss in LOSSES)
         _expect("precision", self.precision, "'fp32' or 'bf16'", self.precision in ("fp32", "bf16"))
+        _expect("weights_dtype", self.weights_dtype, f"one of {', '.join(DTYPES)}", self.weights_dtype in DTYPES)
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             _expect(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
         values = [label["value"] for label in self.model["labels"]]

@@ -146,5 +146,5 @@ def describe(config: TrainConfig, state: RunState, names: dict, table: list) -> 
         "inference": config.inference,
         "metrics": {"protocol": protocol, "values": table},
         "provenance": provenance,
-        "weights": {"dtype": "float16"},
+        "weights": {"dtype": config.weights_dtype},
     }
