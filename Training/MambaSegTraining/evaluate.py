@@ -157,7 +157,7 @@ def full_table(
 
 def named(labels: list[dict]) -> list[Label]:
     """Labels as bundle.json keeps them -> values."""
-    return [Label(item["value"], item["name"], tuple(item["color"]), item["terminology"] or {}) for item in labels]
+    return [Label.from_json(row) for row in labels]
 
 
 def case_rows(predicted: np.ndarray, case: HeldOutCase, labels: Sequence[Label]) -> list[dict]:
