@@ -10,20 +10,23 @@ import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib import audit
+from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import ReviewSources, SegmentationFiles
+from . import QuantitativeExport, ReviewSources, SegmentationFiles
 from .Page import Services
 from .ReviewCase import ReviewCase
 from .ReviewLogic import Review, reviewer
 
 _SEG, _NRRD, _NIFTI, _STL = ".dcm", ".seg.nrrd", ".nii.gz", ""
+_DCMQI = "dcmqi"  # offered where the extension QuantitativeReporting is
 _FORMATS = {
     _SEG: _("DICOM segmentation"),
     _NRRD: _("Slicer (.seg.nrrd)"),
     _NIFTI: _("Label map (.nii.gz)"),
     _STL: _("Surfaces (.stl)"),
+    _DCMQI: _("DICOM segmentation (QuantitativeReporting)"),
 }
 
 
@@ -33,8 +36,8 @@ class ReviewOutput:
     def __init__(self, ui, review: Review, services: Services, attempt: Callable):
         self._ui, self._review, self._services, self._attempt = ui, review, services, attempt
         self._logText = ""
-        for ending, name in _FORMATS.items():
-            ui.reviewFormatSelector.addItem(name, ending)
+        for kind in (_SEG, _NRRD, _NIFTI, _STL):
+            ui.reviewFormatSelector.addItem(_FORMATS[kind], kind)
         ui.reviewFormatSelector.setCurrentIndex(1)
         ui.reviewExportButton.connect("clicked()", lambda: attempt(self._export))
         ui.reviewVerifyButton.connect("clicked()", lambda: attempt(self._verify))
@@ -42,6 +45,8 @@ class ReviewOutput:
 
     def update(self) -> None:
         ui, session = self._ui, self._review.session
+        if QuantitativeExport.isAvailable() and ui.reviewFormatSelector.findData(_DCMQI) < 0:
+            ui.reviewFormatSelector.addItem(_FORMATS[_DCMQI], _DCMQI)
         ui.reviewExportButton.enabled = bool(self._review.case) and not self._services.jobs.isRunning
         ui.reviewExportLabel.visible = bool(ui.reviewExportLabel.text)
         hasLog = session is not None and session.log.is_file()
@@ -78,21 +83,25 @@ class ReviewOutput:
     # The segmentation
 
     def _export(self) -> None:
-        case, ending = self._review.case, self._ui.reviewFormatSelector
+        case, formats = self._review.case, self._ui.reviewFormatSelector
         if case is None or not case.isThere:
             raise UserError(_("No case is open."), _("Choose one in the list."))
-        ending = ending.itemData(ending.currentIndex)
+        kind = formats.itemData(formats.currentIndex)
+        ending = _SEG if kind == _DCMQI else kind
         name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in case.entry.title) or "segmentation"
         suggested = self._review.session.path.parent / f"{name}{ending}"
-        path = self._ask(_("Export the segmentation"), suggested, f"{_FORMATS[ending]} (*{ending})" if ending else "")
+        path = self._ask(_("Export the segmentation"), suggested, f"{_FORMATS[kind]} (*{ending})" if ending else "")
         if not path:
             return
         if ending and not path.name.lower().endswith(ending):
             path = path.with_name(path.name + ending)
         if path.exists():
             raise UserError(_("'{path}' is there already.").format(path=path), _("Choose a new name."))
-        if ending == _SEG:
+        if kind == _SEG:
             self._exportDicom(case, path)
+        elif kind == _DCMQI:
+            QuantitativeExport.export(case.segmentation, path, reviewer(), self._model(case), case.isChanged)
+            self._tell(path)
         elif ending == _STL:
             exportSurfaces(case.segmentation, path)
             self._tell(path)
@@ -115,7 +124,8 @@ class ReviewOutput:
         def params() -> dict:
             SegmentationFiles.writeLabels(case.segmentation, case.volume, labels)
             request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()}
-            return request | self._algorithm(case)
+            model = self._model(case)
+            return request | ({"model": str(model.folder), "corrected": case.isChanged} if model else {})
 
         def ended(*_reason) -> None:
             self._services.files.remove(labels)
@@ -128,15 +138,12 @@ class ReviewOutput:
         needs = [case.volume, case.segmentation]
         self._services.jobs.run(_("Export DICOM"), "export_seg", params, needs=needs, **callbacks)
 
-    def _algorithm(self, case: ReviewCase) -> dict:
+    def _model(self, case: ReviewCase) -> ModelBundle | None:
         """Which model drew it, if it still is on this computer."""
-        if not case.entry.model:
-            return {}
         try:
-            bundle = self._services.models.find(case.entry.model["id"])
+            return self._services.models.find(case.entry.model["id"]) if case.entry.model else None
         except UserError:
-            return {}
-        return {"model": str(bundle.folder), "corrected": case.isChanged}
+            return None
 
     def _tell(self, path: Path) -> None:
         self._ui.reviewExportLabel.text = _("Written: {path}").format(path=path)

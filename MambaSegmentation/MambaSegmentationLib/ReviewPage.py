@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from MambaSegLib import review
 from MambaSegLib.errors import UserError
 
-from . import ReviewKeys, ReviewSources
+from . import ReviewKeys
 from .Page import Page
 from .ReviewCompare import ReviewCompare
 from .ReviewList import ReviewList
@@ -49,7 +49,7 @@ class ReviewPage(Page):
         }
         self.keys = ReviewKeys.ReviewKeys({name: button.click for name, button in self._buttons.items()})
         self._connect()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda caller, event: self._leaveCase())
 
     def _connect(self) -> None:
         ui = self.ui
@@ -64,13 +64,16 @@ class ReviewPage(Page):
         self._showKeys()
         self.keys.install()
         self.structures.show()
-        self.structures.updateFocus()
+        self.structures.showAlone()
         self._update()
 
     def exit(self) -> None:
         self.keys.remove()
-        self.structures.restore()
+        self._showAsBefore()
+
+    def _showAsBefore(self) -> None:
         self.compare.end()
+        self.structures.restore()
 
     def cleanup(self) -> None:
         self.exit()
@@ -81,6 +84,7 @@ class ReviewPage(Page):
         """Another scene: go on with the review that it remembers."""
         known, wanted = self.review.session, self.state.reviewFile
         if not (known and wanted == str(known.path)):  # else a scene was only added to the one that is reviewed
+            self._showAsBefore()
             self._attempt(self.review.end)
             if wanted:
                 self._attempt(lambda: self.review.resume(wanted))
@@ -99,8 +103,7 @@ class ReviewPage(Page):
         self.compare.drop(node)
         case = self.review.case
         if case and (node is case.volume or node is case.segmentation):
-            self._attempt(case.keep)
-            self.review.forget()
+            self._leaveCase()
             self._showCase()
 
     def _onBegun(self, warnings: list[str]) -> None:
@@ -117,16 +120,14 @@ class ReviewPage(Page):
     def _open(self, entryId: str) -> None:
         if self.review.case and self.review.case.isThere and self.review.case.entry.id == entryId:
             return
-        self.structures.restore()
-        self.compare.end()
+        self._showAsBefore()
         self._attempt(lambda: self._openNow(entryId))
         self._showCase()
 
     def _openNow(self, entryId: str) -> None:
         case = self.review.open(entryId)
         slicer.util.setSliceViewerLayers(background=case.volume, fit=True)
-        for node in ReviewSources.segmentations():
-            node.SetDisplayVisibility(node is case.segmentation)
+        self.structures.showAlone()
         self.ui.reviewCommentEdit.text = case.entry.comment
 
     def _step(self, step: int) -> None:
@@ -164,6 +165,7 @@ class ReviewPage(Page):
             self.state.inputVolume, self.state.resultSegmentation = case.volume, case.segmentation
             self.services.refresh()
             self.services.showPage("CorrectPage")
+            case.segmentation.SetDisplayVisibility(True)
 
     def _onDecided(self) -> None:
         self.output.forgetCheck()
@@ -218,10 +220,9 @@ class ReviewPage(Page):
             return False
         return True
 
-    def _onSceneClosing(self, caller, event) -> None:
-        """What was changed in a case from a file is kept."""
-        self.structures.restore()
-        self.compare.end()
+    def _leaveCase(self) -> None:
+        """Its nodes go; what was changed in a case from a file is kept."""
+        self._showAsBefore()
         if self.review.case:
             self._attempt(self.review.case.keep)
             self.review.forget()

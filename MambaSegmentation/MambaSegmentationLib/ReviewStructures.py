@@ -7,6 +7,7 @@ import slicer
 import vtk
 
 from . import ReviewWords
+from .ReviewDisplay import ReviewDisplay
 from .ReviewFocus import ReviewFocus
 from .ReviewLogic import Review
 
@@ -21,7 +22,7 @@ class ReviewStructures:
 
     def __init__(self, ui, review: Review, onJump: Callable):
         self._ui, self._review, self._onJump = ui, review, onJump
-        self._focus = ReviewFocus()
+        self._focus, self._display = ReviewFocus(), ReviewDisplay()
         self._isFilling = False
         self.ids: list[str] = []  # of the segments, most doubtful first
         ReviewWords.stretch(ui.reviewStructureTable, 1)
@@ -66,9 +67,16 @@ class ReviewStructures:
         else:
             self._focus.restore()
 
+    def showAlone(self) -> None:
+        """Of all segmentations show only that of the case, with the chosen structure in focus."""
+        if self._review.case and self._review.case.isThere:
+            self._display.showOnly(self._review.case.segmentation)
+        self.updateFocus()
+
     def restore(self) -> None:
-        """Show the segmentation as it was."""
+        """Show all segmentations as they were before the case was opened."""
         self._focus.restore()
+        self._display.restore()
 
     def _fill(self, segments: dict, scores: dict) -> None:
         table = self._ui.reviewStructureTable
