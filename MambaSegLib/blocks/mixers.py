@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..ops.causal_conv1d import causal_conv1d_last
 from ..ops.selective_scan import selective_scan_last
-from .mamba import initial_step_bias
+from .mamba import directional_scan, initial_step_bias, summed
 
 FORWARD, BACKWARD, SLICES = "", "_b", "_s"  # directions by the suffix of their parameters
 V2, V3 = (FORWARD, BACKWARD), (FORWARD, BACKWARD, SLICES)
@@ -62,29 +62,25 @@ class Mamba(nn.Module):
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E) each
         if self.directions == (FORWARD,):
             return self.out_proj(self._scan(u, FORWARD, z))
-        y = sum(self._undo_order(self._scan(self._order(u, s), s), s) for s in self.directions)
+        y = summed(self._undo_order(self._scan(self._order(u, s), s), s) for s in self.directions)
         return self.out_proj(y * F.silu(z))  # the gate stands at the token's place, so it may follow the sum
 
     def _scan(self, u: Tensor, suffix: str, z: Tensor | None = None) -> Tensor:
-        """u (B, L, E) in the order of the direction -> (B, L, E)."""
-        conv, x_proj, dt_proj = (getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
-        u = causal_conv1d_last(u, conv.weight[:, 0], conv.bias, "silu")
-        low_rank, B, C = x_proj(u).split([self.rank, self.states, self.states], dim=-1)
-        delta = F.linear(low_rank, dt_proj.weight)  # its bias goes into the scan, before the softplus
-        A = -torch.exp(getattr(self, f"A{suffix}_log").float())
-        D = getattr(self, f"D{suffix}")
-        return selective_scan_last(u, delta, A, B.unsqueeze(2), C.unsqueeze(2), D, z, dt_proj.bias, True)
+        """u (B, L, E), gate z -> (B, L, E)."""
+        own = (getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
+        A_log, D = getattr(self, f"A{suffix}_log"), getattr(self, f"D{suffix}")
+        return directional_scan(u, *own, A_log, D, z, reverse=suffix == BACKWARD)
 
     def _order(self, tokens: Tensor, suffix: str) -> Tensor:
         if suffix == SLICES:
             return tokens.unflatten(1, (self.slices, -1)).transpose(1, 2).flatten(1, 2)
-        return tokens.flip(1) if suffix == BACKWARD else tokens
+        return tokens
 
     def _undo_order(self, tokens: Tensor, suffix: str) -> Tensor:
         """Exact inverse of ``_order``."""
         if suffix == SLICES:
             return tokens.unflatten(1, (-1, self.slices)).transpose(1, 2).flatten(1, 2)
-        return self._order(tokens, suffix)
+        return tokens
 
 
 class GatedRMSNorm(nn.Module):

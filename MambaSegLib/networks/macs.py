@@ -137,7 +137,8 @@ class _Counter(TorchFunctionMode):
 
     def _linear(self, x: Tensor, weight: Tensor) -> None:
         macs = x.numel() * weight.shape[0]
-        if id(weight) in self.owned:
+        owner = weight if weight._base is None else weight._base  # half of a matrix is owned, too
+        if id(owner) in self.owned:
             self.total.linear += macs
         else:
             self.total.einsum += macs

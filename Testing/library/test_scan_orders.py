@@ -74,6 +74,22 @@ def test_reversed_input_through_one_direction_is_the_other_direction():
     assert torch.allclose(block(x), flipped, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["bi", "segmamba", "bisnake"])
+def test_without_gradients_it_is_the_same_piece_by_piece(name, monkeypatch):
+    """60 tokens are one piece of at most 64, 120 are two."""
+    torch.manual_seed(0)
+    monkeypatch.setattr("MambaSegLib.blocks.mamba.PIECE_ELEMENTS", 1)
+    block, sizes = MetaSSM(8, name, states=4), []
+    block.out_proj.register_forward_hook(lambda layer, inputs, result: sizes.append(result.shape[1]))
+    for grid, pieces in (((3, 4, 5), [60]), ((6, 4, 5), [64, 56])):
+        x = torch.randn(2, 8, *grid)
+        whole = block(x)
+        sizes.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(block(x), whole)
+        assert sizes == pieces
+
+
 def test_sets_in_two_dimensions_have_no_depth_and_no_doubles():
     assert order_set("bi", 2) == ("HW", "-HW")
     assert order_set("tri", 2) == ("HW", "WH")
