@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from . import ReviewSources, SceneIO
+from . import SceneIO
 
 MOST = 3
 _LAYOUT = 7310  # ids above 500 are free for modules
@@ -55,7 +55,7 @@ class CompareViews:
         name = slicer.mrmlScene.GenerateUniqueName(_("Difference"))
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         self._overlay = node
-        node.SetAttribute(ReviewSources.DERIVED_ATTRIBUTE, "difference")
+        node.SetAttribute(SceneIO.DERIVED_ATTRIBUTE, "difference")
         node.SetSaveWithScene(False)
         SceneIO.readSegments(node, path)
         node.CreateDefaultDisplayNodes()

@@ -93,6 +93,7 @@ class PanelState:
     leftOut = _Texts()  # structures of the model that are not asked for
     smoothingMm = _Number()
     largestComponent = _Flag()
+    doubtMap = _Flag()
     allFrames = _Flag()
     showSurface = _Flag()
     reviewSource = _Text("scene")

@@ -15,7 +15,6 @@ from . import SceneIO, SegmentVoxels
 
 SCENE, FOLDER, TABLE, DICOM = "scene", "folder", "table", "dicom"
 DICOM_PREFIX = "dicom:"
-DERIVED_ATTRIBUTE = "MambaSegmentation.derived"  # nodes of ours that are no case: the overlay of a comparison
 _SCENE_NAME = "scene "
 _MODALITY = "0008,0060"
 _SERIES_DESCRIPTION = "0008,103e"
@@ -62,7 +61,9 @@ def isSceneSession(file: str) -> bool:
 def segmentations() -> list:
     """The segmentations of the scene that a user may review."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if not node.GetHideFromEditors() and not node.GetAttribute(DERIVED_ATTRIBUTE)]
+    return [
+        node for node in nodes if not node.GetHideFromEditors() and not node.GetAttribute(SceneIO.DERIVED_ATTRIBUTE)
+    ]
 
 
 def _given(path: str, hint: str) -> Path:

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 
 RESULT_ATTRIBUTE = "MambaSegmentation.result"
+DERIVED_ATTRIBUTE = "MambaSegmentation.derived"  # of nodes of ours that are no image and no case, as a map of doubt
 _ANGLE_TOLERANCE = 1e-3
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 _VOLUMES = ("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")  # the latter holds a colour picture
@@ -22,9 +23,10 @@ _COLOURS = (3, 4)  # the fourth is opacity
 
 
 def volumes() -> list:
-    """The volumes and pictures of the scene that a user can choose; label maps are none."""
+    """The volumes and pictures of the scene that a user can choose; label maps and maps of doubt are none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return [n for n in nodes if n.GetClassName() in _VOLUMES and not n.GetHideFromEditors()]
+    images = [n for n in nodes if n.GetClassName() in _VOLUMES and not n.GetHideFromEditors()]
+    return [n for n in images if not n.GetAttribute(DERIVED_ATTRIBUTE)]
 
 
 def isPicture(volumeNode) -> bool:
@@ -233,8 +235,13 @@ def _isImage(path: Path) -> bool:
 def placeBeside(node, volumeNode) -> None:
     """Same transform and reference geometry as the volume, and the same parent in the subject hierarchy: the study,
     if it came from DICOM."""
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    fileBeside(node, volumeNode)
+
+
+def fileBeside(node, volumeNode) -> None:
+    """Same transform, and the same parent in the subject hierarchy."""
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0
     if not volumeItem:

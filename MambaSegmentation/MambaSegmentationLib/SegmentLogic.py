@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
-from . import Inputs, Regions, SceneIO
+from . import DoubtMap, Inputs, Regions, SceneIO, SegmentVoxels
 from .JobQueue import diskHint
 from .Jobs import Job, Listener, Problem
 from .Models import Models
@@ -30,6 +30,7 @@ class Options:
         structures: names; empty for all of the model.
         smoothingMm: 0 for none.
         largestComponent: keep only the largest connected part of every structure.
+        doubtMap: also make a volume of the model's doubt; not for the frames of a sequence.
     """
 
     roiNode: object = None
@@ -38,6 +39,7 @@ class Options:
     structures: tuple[str, ...] = ()
     smoothingMm: float = 0.0
     largestComponent: bool = False
+    doubtMap: bool = False
 
 
 @dataclass
@@ -51,6 +53,7 @@ class _Run:
     name: str
     nodes: list = field(default_factory=list)
     ijkToRas: object = None  # of volumeNode
+    doubt: Path | None = None  # the file of the map of doubt
 
 
 class SegmentLogic:
@@ -100,13 +103,15 @@ class SegmentLogic:
         name = f"{volumeNode.GetName()} {bundle.title} segmentation"
         run = _Run(listener, volumeNode, [SceneIO.fingerprint(node)[:2] for node in nodes], output, name, nodes)
         run.ijkToRas = SceneIO.ijkToRas(volumeNode)
+        run.doubt = self.files.newFile("doubt.nrrd") if options.doubtMap else None
         inner = replace(
             listener,
             onFinished=lambda result: self._onFinished(run, result),
-            onFailed=lambda problem: (self._end(output), listener.onFailed(problem)),
-            onCancelled=lambda reason: (self._end(output), listener.onCancelled(reason)),
+            onFailed=lambda problem: (self._end(run), listener.onFailed(problem)),
+            onCancelled=lambda reason: (self._end(run), listener.onCancelled(reason)),
         )
         params = {**jobParams(bundle, options, bounds), "input": sources, "output": str(output)}
+        params["uncertainty"] = str(run.doubt) if run.doubt else None
         self._job = Job(self.worker, "segment", params, inner, needs=nodes)
         if note:
             listener.onMessage(note, "warning")
@@ -139,17 +144,21 @@ class SegmentLogic:
         self.worker.close()
         self.files.clear()
 
-    def _end(self, output: Path) -> None:
+    def _end(self, run: _Run) -> None:
         self._job = None
-        self.files.remove(output)
+        for path in filter(None, (run.output, run.doubt)):
+            self.files.remove(path)
 
     def _onFinished(self, run: _Run, result: dict) -> None:
         self._job = None
         try:
+            doubt = SegmentVoxels.readLabels(run.doubt) if run.doubt else None
             hasChanged = [SceneIO.fingerprint(node)[:2] for node in run.nodes] != run.state
             node = SceneIO.importSegmentation(run.output, run.volumeNode, run.name, result)
             Inputs.remember(node, run.nodes[1:])
             isMoved = _moveAlong(node, run.ijkToRas, SceneIO.ijkToRas(run.volumeNode))
+            if doubt is not None:
+                DoubtMap.place(doubt, run.volumeNode, node)
         except UserError as error:
             run.listener.onFailed(Problem(error.message, error.hint))
             return
@@ -158,7 +167,7 @@ class SegmentLogic:
             run.listener.onFailed(Problem(problem, _("Send the details to the developers."), traceback.format_exc()))
             return
         finally:
-            self.files.remove(run.output)
+            self._end(run)
         if hasChanged:
             text = _("The volume has changed since; the result belongs to its earlier state.")
             run.listener.onMessage(text, "warning")

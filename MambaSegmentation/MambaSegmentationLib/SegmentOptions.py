@@ -27,6 +27,7 @@ class SegmentOptions:
         ui.noStructuresButton.connect("clicked()", self._onNone)
         ui.smoothingSpinBox.connect("valueChanged(double)", self._write)
         ui.largestComponentCheckBox.connect("toggled(bool)", self._write)
+        ui.doubtMapCheckBox.connect("toggled(bool)", self._write)
 
     def bind(self) -> None:
         """Show what the state says."""
@@ -34,6 +35,7 @@ class SegmentOptions:
         self.devices.choose(self._state.device)
         self._ui.smoothingSpinBox.value = self._state.smoothingMm
         self._ui.largestComponentCheckBox.checked = self._state.largestComponent
+        self._ui.doubtMapCheckBox.checked = self._state.doubtMap
         self._isReading = False
         self._fillStructures()
 
@@ -66,12 +68,14 @@ class SegmentOptions:
             structures=self.chosen,
             smoothingMm=state.smoothingMm,
             largestComponent=state.largestComponent,
+            doubtMap=state.doubtMap,
         )
 
     def setEnabled(self, isEnabled: bool) -> None:
         for widget in (
             *(self._ui.deviceSelector, self._ui.structureList, self._ui.smoothingSpinBox),
             *(self._ui.allStructuresButton, self._ui.noStructuresButton, self._ui.largestComponentCheckBox),
+            self._ui.doubtMapCheckBox,
         ):
             widget.enabled = isEnabled
 
@@ -118,5 +122,6 @@ class SegmentOptions:
         state.leftOut = [item.text() for item in items if int(item.checkState()) == int(qt.Qt.Unchecked)]
         state.smoothingMm = ui.smoothingSpinBox.value
         state.largestComponent = ui.largestComponentCheckBox.checked
+        state.doubtMap = ui.doubtMapCheckBox.checked
         self._showCount()
         self._onChanged()
