@@ -14,8 +14,8 @@ _DEVICES = ((_("Automatic"), ""), (_("CPU"), "cpu"), (_("GPU (CUDA)"), "cuda"), 
 
 
 class SettingsPage(Page):
-    title = _("Settings")
-    toolTip = _("Packages, folders, computing and keys; they hold for all scenes.")
+    title = "\N{GEAR}"  # the word would not fit beside the four steps in a panel of 350 points
+    toolTip = _("Settings: packages, folders, computing and keys; they hold for all scenes.")
 
     def __init__(self, ui, state, services):
         Page.__init__(self, ui, state, services)
