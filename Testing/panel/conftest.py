@@ -1,6 +1,7 @@
 """Fixtures of the panel's tests: the host, models with random weights, a real head, and the module itself."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,24 @@ def review_page(user):
     for box in (user.ui.reviewStatusFilter, user.ui.reviewStructureFilter):
         box.setCurrentIndex(0)
     user.ui.reviewSearch.text = ""
+
+
+@pytest.fixture
+def store(tmp_path, module):
+    """An empty training set of this test."""
+    from MambaSegmentationLib import Settings
+
+    Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, str(tmp_path / "corrections"))
+    Settings.store(Settings.ANNOTATOR_SETTING, "")
+    module.ui.caseAnnotatorEdit.text = ""
+    yield tmp_path / "corrections"
+    Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, "")
+
+
+@pytest.fixture
+def own_models(model_folder):
+    """What a test adds to the models goes again."""
+    before = set(model_folder.iterdir())
+    yield model_folder
+    for path in set(model_folder.iterdir()) - before:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -56,7 +56,7 @@ def bundle_data(model_id: str, title: str, patch: int, overlap: float) -> dict:
 def main(folder: Path) -> None:
     torch.manual_seed(0)
     weights = {name: tensor.numpy() for name, tensor in create("mm_unet_test", 1, 3).state_dict().items()}
-    write_bundle(folder / "quick", bundle_data("quick", "Quick hippocampus", 32, 0.25), weights)
+    write_bundle(folder / "quick", bundle_data("quick", "Quick hippocampus", 32, 0.0), weights)
     # Many small windows: long enough to be watched, and to be cancelled or killed.
     write_bundle(folder / "slow", bundle_data("slow", "Slow hippocampus", 16, 0.5), weights)
     write_bundle(folder / "endless", bundle_data("endless", "Endless hippocampus", 16, 0.8), weights)

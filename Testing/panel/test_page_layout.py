@@ -1,7 +1,7 @@
 """Every page at 350 points, and with letters twice as large at 700: nothing is cut, scrolls sideways, has arrows."""
 
 import pytest
-from test_finetune_page import DECISION, ROW
+from finetune_cases import DECISION, ROW
 
 WIDTH = 350
 _BUTTON_EDGE = 4  # points between a button's edge and its text

@@ -254,11 +254,11 @@ def test_sample_without_network(user):
 
 def test_estimate_before_and_measurement_after(user, crop, wait_until):
     user.ui.volumeSelector.setCurrentNode(crop)
-    user.choose_model("Slow")
+    user.choose_model("Quick")
     wait_until(lambda: user.ui.estimateLabel.visible, 60)
     assert user.ui.estimateLabel.text.startswith("About ") and "memory" in user.ui.estimateLabel.text
     assert "windows" in user.ui.estimateLabel.toolTip
-    assert user.segment(crop, "Slow") is not None
+    assert user.segment(crop, "Quick") is not None
     card = user.ui.modelCard.toPlainText()
     assert " s on cpu for 0.2 million voxels" in card and "of memory" in card
     user.ui.volumeSelector.setCurrentNode(None)

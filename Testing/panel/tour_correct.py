@@ -60,6 +60,10 @@ def finetune_page(tour) -> None:
         tour.picture("finetune_empty", width=NARROW)
         _add_cases(tour)
         tour.picture("finetune_cases", width=NARROW)
+        _run(tour, store)
+        tour.picture("finetune_running", width=NARROW)
+        panel.jobs.forget()
+        panel.runView.end()
         _finish(panel)
         ui.historySection.collapsed = False
         tour.picture("finetune_done", width=NARROW)
@@ -83,6 +87,36 @@ def _add_cases(tour) -> None:
         ui.caseAnnotatorEdit.text = name
         ui.addCaseButton.click()
         tour.wait_until(lambda: not jobs.isRunning)
+
+
+def _run(tour, store: Path) -> None:
+    """A fine-tuning in the middle, as the panel shows it; the worker is not asked, so this picture is of no model."""
+    import numpy as np
+
+    from MambaSegLib import corrections
+    from MambaSegLib.image import read_volume
+    from MambaSegTraining.evaluation_pictures import outlined, png, surroundings
+
+    panel, ui, asked = tour.widget.panel, tour.ui, []
+    worker, case = panel.services.worker, corrections.cases(store)[0]
+    image, labels = read_volume(case.images[0]), case.label_volume().array
+    index = int(np.count_nonzero(labels, axis=(1, 2)).argmax())
+    box = surroundings(labels[index : index + 1] > 0, 0, image)
+    sides = [
+        outlined(image, found, case.structures, box, 0, index) for found in (labels, np.roll(labels, (1, 2), (1, 2)))
+    ]
+    file = store / "preview.png"
+    file.write_bytes(png(np.concatenate([sides[0], np.full((len(sides[0]), 4, 3), 128, np.uint8), sides[1]], axis=1)))
+    own, worker.run = worker.run, lambda job, params, onEvent: asked.append(onEvent) or "1"
+    ui.startTrainingButton.click()
+    worker.run = own
+    text = f"Step 240: {case.title}, slice {index + 1} of {image.shape[0]}; left the reference, right the model"
+    for event in (
+        {"event": "metric", "step": 240, "name": "loss", "value": 0.31},
+        {"event": "progress", "done": 240, "of": 610, "label": "Step 240 of 610, loss 0.310, about 6 minutes left"},
+        {"event": "picture", "step": 240, "path": str(file), "text": text},
+    ):
+        asked[0](event)
 
 
 def _finish(panel) -> None:
