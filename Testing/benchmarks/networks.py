@@ -1,7 +1,8 @@
 """What the networks cost on a CPU: seconds and peak memory of one forward pass, and what the scan adds to it.
 
-    python Testing/benchmarks/networks.py                            everything, about 8 minutes on two quiet cores
+    python Testing/benchmarks/networks.py                            everything, about 9 minutes on two quiet cores
     python Testing/benchmarks/networks.py --only vm_unet segmamba    these again; the others keep their figures
+    python Testing/benchmarks/networks.py --missing                  names of the networks without figures
     python Testing/benchmarks/networks.py --ratios                   the ratios only
 
 One image, evaluation and inference mode, two threads, random weights; every network in a process of its own. The
@@ -41,6 +42,7 @@ OWN_SIZES = {
     "attention_mamba": (256, 256),
     "umamba_bot_2d": (320, 320),
     "umamba_enc_2d": (320, 320),
+    "umamba_enc": (128, 128, 128),  # its patch: smaller images are padded to it
     "mm_unet": (64, 160, 160),
     "mm_unet_isotropic": (64, 160, 160),
     "mm_unet_synapse": (64, 160, 160),
@@ -152,6 +154,10 @@ def write(path: Path, data: dict) -> None:
     os.replace(temporary, path)
 
 
+def rows_so_far() -> dict:
+    return json.loads(MEASURED.read_text())["networks"] if MEASURED.exists() else {}
+
+
 def measure_all(wanted: list[str]) -> None:
     """Each in a process of its own, so that memory and compiled kernels of one do not touch the next."""
     for name in wanted:
@@ -160,7 +166,7 @@ def measure_all(wanted: list[str]) -> None:
         if done.returncode:
             raise SystemExit(f"{name}: {done.stderr}")
         row = json.loads(done.stdout.splitlines()[-1])
-        old = json.loads(MEASURED.read_text())["networks"] if MEASURED.exists() else {}
+        old = rows_so_far()
         rows = {n: (row if n == name else old[n]) for n in names() if n == name or n in old}
         write(MEASURED, {"machine": machine(), "threads": THREADS, "networks": rows})
         memory = "unknown" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']} MB"
@@ -172,11 +178,15 @@ def main() -> None:
     known = [name for name in names() if not name.endswith("_test")]
     parser.add_argument("--only", nargs="+", choices=names(), help="measure these networks, and no ratios")
     parser.add_argument("--ratios", action="store_true", help="measure the ratios, and no networks")
+    parser.add_argument("--missing", action="store_true", help="print the networks that have no figures, and stop")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # how this file calls itself
     parser.add_argument("--note", default="", help="kept in the results, for example what else ran meanwhile")
     options = parser.parse_args()
     if options.row:
         print(json.dumps(measure(options.row)))
+        return
+    if options.missing:
+        print("\n".join(name for name in known if name not in rows_so_far()))
         return
     if not options.ratios:
         measure_all(options.only or known)

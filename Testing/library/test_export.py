@@ -68,12 +68,11 @@ def test_every_family_can_be_written(name, kind, tmp_path):
         kind
     ]
     torch.manual_seed(0)
-    network = create(name, 1, 3).eval()
-    image = torch.randn(1, 1, *(32,) * spec(name).dims)
+    network = create(name, 2, 3).eval()  # with one channel, LightM-UNet is not defined to 1e-4 in fp32: see its file
+    image = torch.randn(1, 2, *(32,) * spec(name).dims)
     expected = export.export_network(network, image, tmp_path / "net", write, name, kind)
     difference = np.abs(read(tmp_path / "net", image, packages) - expected.numpy()).max()
-    tolerance = 2e-4 if (name, kind) == ("lightm_unet_test", "onnx") else 1e-4  # measured: 1.9e-4 of 1.6
-    assert difference < tolerance * max(1, expected.abs().max().item())
+    assert difference < 1e-4 * max(1, expected.abs().max().item())
 
 
 def test_a_model_becomes_one_file(tiny_bundle, tmp_path, capsys, recwarn):
