@@ -80,7 +80,8 @@ def summary(found: list[CorrectedCase]) -> str:
     if not found:
         return _("No cases yet. Correct a segmentation, say what is done, and add it above.")
     patients, held = {c.patient for c in found}, {c.patient for c in found if c.part == HOLD_OUT}
-    text = _("{extent}, {held} of them held out.").format(extent=extent(len(found), len(patients)), held=len(held))
+    count = len(held) or _("none")
+    text = _("{extent}, {held} of them held out.").format(extent=extent(len(found), len(patients)), held=count)
     if len(patients) == 1:
         return text + " " + _("With one patient nothing can show whether a new model is better: add others.")
     if len(held) < _LEAST_HELD_OUT or held == patients:
