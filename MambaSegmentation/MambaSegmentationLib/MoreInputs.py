@@ -16,8 +16,9 @@ from .PanelState import PanelState
 class MoreInputs:
     """Fills a QFormLayout with a row per input after the first."""
 
-    def __init__(self, area, firstLabel, state: PanelState, onChanged: Callable[[], None]):
+    def __init__(self, area, firstLabel, state: PanelState, isClosing: Callable[[], bool], onChanged: Callable):
         self._area, self._firstLabel, self._state, self._onChanged = area, firstLabel, state, onChanged
+        self._isClosing = isClosing
         self._layout = area.layout()
         self._wanted: list[dict] = []  # all inputs, the first one included
         self._rows: list[tuple] = []
@@ -105,7 +106,7 @@ class MoreInputs:
         return label, selector
 
     def _write(self) -> None:
-        if not self._isReading:
+        if not self._isReading and not self._isClosing():
             self._proposedLabel.hide()
             self._state.moreInputs = [selector.currentNode() for selector in self.selectors]
             self._onChanged()

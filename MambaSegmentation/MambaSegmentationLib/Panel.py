@@ -22,8 +22,6 @@ from .SettingsPage import SettingsPage
 
 # In the order of the work. Each has a .ui file of its own name.
 PAGES = (SegmentPage, CorrectPage, FineTunePage, ReviewPage, SettingsPage)
-# Five steps side by side in a panel of 350 points: the style's own padding would bring arrows to scroll.
-_NARROW_TABS = "QTabBar::tab { padding: 4px 7px; }"
 
 
 class Panel(VTKObservationMixin):
@@ -53,7 +51,6 @@ class Panel(VTKObservationMixin):
         )
         self._shown: Page | None = None
         self.pages: dict[str, Page] = {}
-        self.ui.pageTabs.tabBar().setStyleSheet(_NARROW_TABS)
         for pageClass in PAGES:
             self._addPage(pageClass)
         self._soon = qt.QTimer()
@@ -71,7 +68,8 @@ class Panel(VTKObservationMixin):
         self.ui.pageTabs.setCurrentIndex(list(self.pages).index(name))
 
     def isClosing(self) -> bool:
-        """Whether the scene is just being closed: its nodes go, but nobody shall react to each."""
+        """Whether the scene is just being closed or imported, or the module has gone: what the selectors say of their
+        nodes then is no choice of the user's."""
         return self._isClosing
 
     def refresh(self) -> None:
@@ -92,6 +90,7 @@ class Panel(VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The module goes away: end the worker for good and forget all jobs; calls nobody back."""
+        self._isClosing = True  # after a reload the old widgets stay, hidden, and go on following the scene
         self.removeObservers()
         self._soon.stop()
         self._show(None)
@@ -148,9 +147,12 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
-        self.addObserver(scene, scene.StartCloseEvent, self._onStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
-        self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self._onBatchEnded)
+        for event in (scene.StartCloseEvent, scene.StartImportEvent):
+            self.addObserver(scene, event, self._onSceneChanging, priority=1.0)
+        # At both ends the selectors drop their nodes and list those of the scene anew: after that it is our turn.
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self._onSceneChanged, priority=-1.0)
 
     def _onNodeAdded(self, caller, event) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
@@ -159,6 +161,10 @@ class Panel(VTKObservationMixin):
     def _onNodeRemoved(self, caller, event) -> None:
         if not self._isClosing and not slicer.mrmlScene.IsBatchProcessing():
             self._soon.start(0)
+
+    def _onBatchEnded(self, caller, event) -> None:
+        """Nodes came and went unseen, and the Segment Editor has looked for a segmentation of its own."""
+        self._soon.start(0)
 
     def _onSoon(self) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
@@ -170,7 +176,7 @@ class Panel(VTKObservationMixin):
             for page in self.pages.values():
                 page.nodeAboutToBeRemoved(node)
 
-    def _onStartClose(self, caller, event) -> None:
+    def _onSceneChanging(self, caller, event) -> None:
         self._isClosing = True
 
     def _onSceneChanged(self, caller, event) -> None:

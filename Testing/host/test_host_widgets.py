@@ -51,6 +51,30 @@ def test_node_selector_on_a_scene_with_nodes(selector, none_enabled, announced):
     assert (box.currentNode(), box.nodeCount(), seen) == (None, 0, [*announced, "Volume", None])
 
 
+def test_node_selector_lists_an_imported_scene_at_its_end(selector, tmp_path):
+    """qMRMLSceneModel: nothing is added while a scene is imported, then all rows go and come again."""
+    import slicer
+
+    scene = slicer.mrmlScene
+    scene.AddNewNodeByClass(VOLUME, "Imported")
+    path = str(tmp_path / "scene.mrml")
+    scene.SetURL(path)
+    assert scene.Commit(path)
+    scene.Clear(0)
+    own = scene.AddNewNodeByClass(VOLUME, "Own")
+    box, seen = selector(True)
+    box.setCurrentNode(own)
+    counts, ended = [], []
+    watch = lambda *_: counts.append(box.nodeCount())  # noqa: E731
+    look = lambda *_: ended.append((name(box.currentNode()), box.nodeCount()))  # noqa: E731
+    tags = scene.AddObserver(scene.NodeAddedEvent, watch), scene.AddObserver(scene.EndImportEvent, look)
+    seen.clear()
+    scene.Import()
+    for tag in tags:
+        scene.RemoveObserver(tag)
+    assert set(counts) == {1} and ended == [(None, 2)] and seen == [None]
+
+
 def test_node_selector_filters(selector):
     import slicer
 

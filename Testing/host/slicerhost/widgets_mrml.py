@@ -2,6 +2,8 @@
 
 Facts that surprise: qMRMLNodeComboBox selects nothing when a node is added later, but selects the first remaining node
 when the current one is removed, even with noneEnabled; setting a scene announces None several times with noneEnabled.
+It does not see nodes that come while a scene is imported, nor any that go while one is closed: at both ends it drops
+its current node, announces None and lists the scene anew (qMRMLSceneModel::updateScene).
 """
 
 from __future__ import annotations
@@ -154,9 +156,10 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._observations.add_with_node(scene, scene.NodeRemovedEvent, "_after_removal")
         self._observations.add(scene, scene.StartCloseEvent, "_before_close")
         self._observations.add(scene, scene.EndCloseEvent, "_after_close")
+        self._observations.add(scene, scene.EndImportEvent, "_list_anew")
 
     def _after_addition(self, node) -> None:
-        if self._accepts(node):
+        if not self._scene.IsImporting() and self._accepts(node):
             self._show()
             self.nodeAdded.emit(node)
 
@@ -172,9 +175,11 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
     def _after_close(self) -> None:
         self._closing = False
+        self._list_anew()
+
+    def _list_anew(self) -> None:
+        self._select(None)
         self._show()
-        if self._node is not None and self._node not in self._nodes:
-            self._select(None)
 
     def _accepts(self, node) -> bool:
         of_type = [t for t in self.nodeTypes if node.IsA(t)]

@@ -116,7 +116,7 @@ class qMRMLPlotWidget(qMRMLWidget):
 @double
 @with_setters
 class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
-    """Nodes to tick; nothing is ticked by itself, and a node that goes takes its tick along."""
+    """Nodes to tick; nothing is ticked by itself; a node that goes, or is listed anew, loses its tick."""
 
     checkedNodesChanged = Signal()
     CPP_SIGNALS = {**qMRMLNodeComboBox.CPP_SIGNALS, "checkedNodesChanged()": "checkedNodesChanged"}  # noqa: RUF012
@@ -158,3 +158,10 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
     def _after_removal(self, node) -> None:
         self._checked.discard(node.GetID())
         super()._after_removal(node)
+
+    def _list_anew(self) -> None:
+        was_ticked = bool(self._checked)
+        self._checked.clear()
+        super()._list_anew()
+        if was_ticked:
+            self.checkedNodesChanged.emit()
