@@ -1,4 +1,4 @@
-"""What Slicer's selectors say while a scene is imported, or of a module that was reloaded, is no choice of the user's."""
+"""What the selectors say while a scene is imported, or after a reload of the module, is no choice of the user's."""
 
 import numpy as np
 import pytest
@@ -70,6 +70,7 @@ def test_nodes_of_a_batch_are_seen_at_its_end(user, wait_until):
 def test_widgets_of_a_module_that_has_gone_write_nothing(slicer_app):
     """Slicer hides the old widgets when it reloads a module; they go on following the scene."""
     import slicer
+
     from slicerhost.fixtures import MODULE
 
     volume = slicer.util.addVolumeFromArray(np.zeros((5, 5, 5), np.float32), name="Volume")
