@@ -55,7 +55,7 @@ def cut(widget) -> str:
         return "" if widget.width >= needed else f"'{widget.text}' is cut"
     if isinstance(widget, QtWidgets.QCheckBox):
         return "" if widget.width >= widget.minimumSizeHint().width() else f"'{widget.text}' is cut"
-    if isinstance(widget, QtWidgets.QLabel) and widget.text and widget.objectName != "stepLabel":  # elided, with tip
+    if isinstance(widget, QtWidgets.QLabel) and widget.text:
         if widget.wordWrap:
             return "" if widget.height >= widget.heightForWidth(widget.width) else f"'{widget.text}' is cut below"
         return "" if widget.width >= widget.minimumSizeHint().width() else f"'{widget.text}' is cut"

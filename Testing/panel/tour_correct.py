@@ -94,12 +94,14 @@ def _run(tour, store: Path) -> None:
     import numpy as np
 
     from MambaSegLib import corrections
+    from MambaSegLib.corrected_case import UNKNOWN
     from MambaSegLib.image import read_volume
     from MambaSegTraining.evaluation_pictures import outlined, png, surroundings
 
     panel, ui, asked = tour.widget.panel, tour.ui, []
     worker, case = panel.services.worker, corrections.cases(store)[0]
     image, labels = read_volume(case.images[0]), case.label_volume().array
+    labels = labels * (labels != UNKNOWN)
     index = int(np.count_nonzero(labels, axis=(1, 2)).argmax())
     box = surroundings(labels[index : index + 1] > 0, 0, image)
     sides = [
