@@ -101,3 +101,12 @@ def test_twins_without_mamba_are_those_that_the_docstring_lists(name):
     assert not [key for key, _ in twin.named_parameters() if "A_log" in key]
     with torch.no_grad():
         assert torch.isfinite(twin(image(spec(name), (32, 32, 32)))).all()
+
+
+@pytest.mark.parametrize("name", [n for n in names() if "mamba" in inspect.signature(spec(n).build).parameters])
+def test_no_variant_keeps_a_scan_in_its_twin(name):
+    in_channels, out_channels, count = spec(name).parameters
+    with torch.device("meta"):
+        twin = create(name, in_channels, out_channels, mamba=False)
+    assert sum(p.numel() for p in twin.parameters()) < count
+    assert not [key for key in twin.state_dict() if "A_log" in key]
