@@ -89,7 +89,7 @@ def test_node_selector_filters(selector):
     assert box.nodeCount() == 0
     label_map.SetAttribute("kind", "T1")
     box.removeAttribute(VOLUME, "kind")
-    box.setShowChildNodeTypes(False)
+    box.showChildNodeTypes = False
     slicer.mrmlScene.AddNewNodeByClass(VOLUME, "A")
     assert (box.nodeCount(), name(box.nodeFromIndex(0))) == (1, "A")
 
@@ -158,7 +158,7 @@ def test_slider(slicer_app):
     assert (slider.value, seen) == (10.0, [10.0]), "a minimum above the value moves it"
     slider.setValue(10.256)
     assert (slider.value, seen, slider.decimals) == (10.26, [10.0, 10.26], 2)
-    slider.setRange(0, 20)
+    slider.minimum, slider.maximum = 0, 20
     slider.findChild("QSlider").value = 500
     assert (slider.value, slider.maximum) == (5.0, 20.0)
 
@@ -230,3 +230,24 @@ def test_ui_file_with_a_typo_fails_the_test(slicer_app, tmp_path, change, text):
     load_ui(tmp_path, **change)
     assert any(p.kind == "ui" and text in p.text for p in problems)
     problems.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "allowed"),
+    [
+        ("qMRMLNodeComboBox", "setNodeTypes setNoneEnabled setAddEnabled setShowHidden", "setCurrentNodeID"),
+        ("qMRMLSegmentEditorWidget", "setUnorderedEffectsVisible", "setUndoEnabled setReadOnly"),
+        ("qMRMLSegmentsTableView", "setSegmentCount", "setStatusColumnVisible"),
+        ("ctkCollapsibleButton", "setCollapsed setFlat", ""),
+        ("ctkPathLineEdit", "setFilters setNameFilters", "setCurrentPath"),
+        ("ctkSliderWidget", "setRange setMinimum", "setValue setDecimals"),
+    ],
+)
+def test_only_slots_can_be_called(slicer_app, name, refused, allowed):
+    """As in the headers of Slicer 5.12 and CTK: other setters are not seen through PythonQt."""
+    import ctk
+    import slicer
+
+    widget = getattr(ctk if name.startswith("ctk") else slicer, name)()
+    assert not [method for method in refused.split() if hasattr(widget, method)]
+    assert all(callable(getattr(widget, method)) for method in allowed.split())

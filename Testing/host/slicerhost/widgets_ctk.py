@@ -27,13 +27,20 @@ def stored(kind, name: str, default, signal: str = ""):
     return Property(kind, get, set_)
 
 
-def with_setters(cls: type) -> type:
-    """Give every Qt property of a double its C++ setter: noneEnabled -> setNoneEnabled(value)."""
-    for name, value in list(vars(cls).items()):
-        setter = "set" + name[0].upper() + name[1:]
-        if isinstance(value, Property) and not hasattr(cls, setter):
+def setter_slots(*names: str):
+    """Class decorator: these properties have a setter that is a slot, readOnly -> setReadOnly(value).
+
+    PythonQt shows of a class of CTK and Slicer only properties, slots, signals and Q_INVOKABLE methods: setters that
+    are none of these cannot be called.
+    """
+
+    def add(cls: type) -> type:
+        for name in names:
+            setter = "set" + name[0].upper() + name[1:]
             setattr(cls, setter, lambda self, value, name=name: setattr(self, name, value))
-    return cls
+        return cls
+
+    return add
 
 
 class _Collapsing:
@@ -51,7 +58,6 @@ class _Collapsing:
 
 
 @double
-@with_setters
 class ctkCollapsibleButton(_Collapsing, QtWidgets.QAbstractButton):
     contentsCollapsed = Signal(bool)
     CPP_SIGNALS = {"contentsCollapsed(bool)": "contentsCollapsed"}  # noqa: RUF012
@@ -102,7 +108,6 @@ class ctkCollapsibleButton(_Collapsing, QtWidgets.QAbstractButton):
 
 
 @double
-@with_setters
 class ctkCollapsibleGroupBox(_Collapsing, QtWidgets.QGroupBox):
     collapsed = stored(bool, "collapsed", False)
     collapsedHeight = stored(int, "collapsedHeight", 14)
@@ -118,7 +123,7 @@ class ctkCollapsibleGroupBox(_Collapsing, QtWidgets.QGroupBox):
 
 
 @double
-@with_setters
+@setter_slots("currentUserDataAsString")
 class ctkComboBox(QtWidgets.QComboBox):
     defaultText = stored(str, "defaultText", "")
     forceDefault = stored(bool, "forceDefault", False)
@@ -133,7 +138,7 @@ class ctkComboBox(QtWidgets.QComboBox):
 
 
 @double
-@with_setters
+@setter_slots("value", "decimals", "spinBoxVisible")
 class ctkSliderWidget(QtWidgets.QWidget):
     """Slider and spin box. A minimum above the value moves the value, which is announced."""
 
@@ -191,13 +196,9 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def _spinBoxVisible_changed(self, visible: bool) -> None:
         self._box.setVisible(visible)
 
-    def setRange(self, low: float, high: float) -> None:
-        self._box.setRange(low, high)
-        self._update_slider()
-
 
 @double
-@with_setters
+@setter_slots("currentPath")
 class ctkPathLineEdit(QtWidgets.QWidget):
     """A path in a line edit; filters are bits (1 Dirs, 2 Files, ...)."""
 
@@ -236,10 +237,8 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
 
 @double
-@with_setters
 class ctkSearchBox(QtWidgets.QLineEdit):
     showSearchIcon = stored(bool, "showSearchIcon", False)
-    alwaysShowClearIcon = stored(bool, "alwaysShowClearIcon", False)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -248,7 +247,7 @@ class ctkSearchBox(QtWidgets.QLineEdit):
 
 
 @double
-@with_setters
+@setter_slots("dontShowAgain")
 class ctkMessageBox(QtWidgets.QMessageBox):
     dontShowAgain = stored(bool, "dontShowAgain", False)
     dontShowAgainVisible = stored(bool, "dontShowAgainVisible", False)

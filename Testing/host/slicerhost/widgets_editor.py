@@ -13,7 +13,7 @@ from PySide6.QtCore import Property, Signal
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .ui_loader import double
-from .widgets_ctk import stored, with_setters
+from .widgets_ctk import setter_slots, stored
 from .widgets_mrml import Observations, qMRMLNodeComboBox, qMRMLWidget
 from .widgets_segments import qMRMLSegmentsTableView
 
@@ -36,7 +36,12 @@ class Effect:
 
 
 @double
-@with_setters
+@setter_slots(
+    *("segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible", "maskingSectionVisible", "readOnly"),
+    *("specifyGeometryButtonVisible", "show3DButtonVisible", "addRemoveSegmentButtonsVisible", "effectButtonStyle"),
+    *("autoShowSourceVolumeNode", "switchToSegmentationsButtonVisible", "undoEnabled", "effectColumnCount"),
+    *("jumpToSelectedSegmentEnabled", "maximumNumberOfUndoStates"),
+)
 class qMRMLSegmentEditorWidget(qMRMLWidget):
     currentSegmentIDChanged = Signal(str)
     sourceVolumeNodeChanged = Signal(object)

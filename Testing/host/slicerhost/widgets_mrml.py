@@ -18,7 +18,7 @@ from PySide6 import QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from .ui_loader import double
-from .widgets_ctk import ctkSliderWidget, stored, with_setters
+from .widgets_ctk import ctkSliderWidget, setter_slots, stored
 
 _SIGNALS_OF_EMPTY_SCENE = {False: 1, True: 5}  # noneEnabled -> how often the real widget says None
 
@@ -81,7 +81,6 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 @double
-@with_setters
 class qMRMLNodeComboBox(qMRMLWidget):
     currentNodeChanged = Signal(object)
     currentNodeValid = Signal(bool)
@@ -270,7 +269,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
 
 @double
-@with_setters
+@setter_slots("quantity")
 class qMRMLSliderWidget(ctkSliderWidget):
     quantity = stored(str, "quantity", "")
 

@@ -6,7 +6,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from .ui_loader import double
-from .widgets_ctk import stored, with_setters
+from .widgets_ctk import setter_slots, stored
 from .widgets_mrml import qMRMLNodeComboBox, qMRMLWidget
 
 
@@ -26,7 +26,6 @@ def segments(node) -> dict:
 
 
 @double
-@with_setters
 class qMRMLSegmentSelectorWidget(qMRMLWidget):
     """A segmentation and one of its segments; the segment is announced before the node."""
 
@@ -104,7 +103,10 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
 
 
 @double
-@with_setters
+@setter_slots(
+    *("selectionMode", "headerVisible", "visibilityColumnVisible", "colorColumnVisible", "opacityColumnVisible"),
+    *("statusColumnVisible", "layerColumnVisible", "readOnly", "filterBarVisible", "jumpToSelectedSegmentEnabled"),
+)
 class qMRMLSegmentsTableView(qMRMLWidget):
     """The segments of one segmentation: colour and name."""
 

@@ -6,12 +6,12 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from .ui_loader import double
-from .widgets_ctk import stored, with_setters
+from .widgets_ctk import setter_slots, stored
 from .widgets_mrml import Observations, qMRMLNodeComboBox, qMRMLWidget
 
 
 @double
-@with_setters
+@setter_slots("transposed", "firstRowLocked", "firstColumnLocked")
 class qMRMLTableView(QtWidgets.QTableWidget):
     """Shows a vtkMRMLTableNode and follows it; the real one is a QTableView."""
 
@@ -61,7 +61,6 @@ class qMRMLTableView(QtWidgets.QTableWidget):
 
 
 @double
-@with_setters
 class qMRMLPlotView(QtWidgets.QWidget):
     """Remembers the plot view node; draws nothing."""
 
@@ -88,7 +87,6 @@ class qMRMLPlotView(QtWidgets.QWidget):
 
 
 @double
-@with_setters
 class qMRMLPlotWidget(qMRMLWidget):
     """A plot view with its bar."""
 
@@ -114,7 +112,6 @@ class qMRMLPlotWidget(qMRMLWidget):
 
 
 @double
-@with_setters
 class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
     """Nodes to tick; nothing is ticked by itself; a node that goes, or is listed anew, loses its tick."""
 
