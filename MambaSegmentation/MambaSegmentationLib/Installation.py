@@ -122,3 +122,5 @@ def _pipInstall(arguments: list[str], onLine: Callable[[str], None], onEnded: Ca
         return
     options = {"blocking": False, "show_progress": False, "requester": _TITLE}
     pip_install(arguments, logCallback=onLine, completedCallback=onEnded, **options)
+    if slicer.app.testingEnabled():  # then it has waited, and called nobody
+        onEnded(0)

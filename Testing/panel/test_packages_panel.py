@@ -236,6 +236,33 @@ def test_failure_while_installing_is_named(user, site):
     assert "may not write" in user.message and not user.panel.jobs.isRunning
 
 
+@pytest.mark.parametrize(("returnCode", "words"), [(0, "missing"), (1, "installation failed")])
+def test_in_testing_mode_an_installation_ends_as_well(user, site, returnCode, words):
+    """slicer.packaging then waits for pip and calls nobody back; and a question is not asked."""
+    import slicer
+
+    slicer.app.testing, slicer.packaging.returnCode = True, returnCode
+    try:
+        packages = user.panel.services.packages
+        packages.examine(lambda findings: install(user, findings, site))
+        user.until_idle()
+    finally:
+        slicer.app.testing, slicer.packaging.returnCode = False, 0
+    assert len(slicer.packaging.calls) == 1 and words in user.message
+
+
+def install(user, findings: dict, site) -> None:
+    """What the answer Yes to the question starts."""
+    from MambaSegmentationLib.Installation import Installation
+    from MambaSegmentationLib.JobQueue import Task
+    from MambaSegmentationLib.Jobs import Listener
+    from MambaSegmentationLib.PackagePlan import Plan
+
+    packages, place = user.panel.services.packages, str(site.index.folder)
+    installation = Installation(user.panel.services.worker, Plan.of(findings), place, True)
+    user.panel.jobs.add(Task("Install packages", installation.begin, Listener(onFinished=packages._onInstalled)))
+
+
 def test_download_is_cancelled_at_once(user, site, monkeypatch):
     import socket
     import time

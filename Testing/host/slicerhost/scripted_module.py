@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import types
 import unittest
@@ -113,7 +114,8 @@ class qSlicerScriptedLoadableModule:
 class Packaging(types.ModuleType):
     """slicer.packaging that installs nothing: `calls` lists what was asked for, `missing` what pip_check denies.
 
-    Without blocking, pip_install tells the lines of `log` and then `returnCode`, later, from the event loop.
+    Without blocking, pip_install tells the lines of `log` and then `returnCode`, later, from the event loop; with it,
+    another returnCode than 0 is a CalledProcessError.
     """
 
     def __init__(self):
@@ -151,8 +153,12 @@ class Packaging(types.ModuleType):
         logCallback=None,
         completedCallback=None,
     ) -> None:
+        if not isinstance(requirements, (str, list)):
+            raise ValueError("pip_install requirement input must be string or list")
         self.calls.append(("pip_install", self._names(requirements)))
-        if blocking:
+        if slicer.app.testingEnabled() or blocking:  # in testing mode it always waits, and calls nobody
+            if self.returnCode:
+                raise subprocess.CalledProcessError(self.returnCode, "pip")
             return
 
         def end() -> None:
