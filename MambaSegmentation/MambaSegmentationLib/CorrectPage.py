@@ -143,7 +143,8 @@ class CorrectPage(Page):
     # Done slices
 
     def _fillViews(self) -> None:
-        names = list(slicer.app.layoutManager().sliceViewNames())
+        manager = slicer.app.layoutManager()  # None in a Slicer without a main window
+        names = list(manager.sliceViewNames()) if manager else []
         box = self.ui.doneViewSelector
         if [box.itemText(row) for row in range(box.count)] != names:
             box.clear()

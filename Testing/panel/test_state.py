@@ -164,3 +164,15 @@ def test_everything_is_explained_and_reachable_by_keyboard(user, host_applicatio
         assert any(int(w.focusPolicy) & int(QtCore.Qt.TabFocus) for w in inside), (
             f"{name} is out of the keyboard's reach"
         )
+
+
+def test_every_page_opens_without_a_main_window(user, monkeypatch):
+    """Slicer's generic tests run with --no-main-window: there is no layout manager then."""
+    import slicer
+
+    monkeypatch.setattr(slicer.app, "_layout", None)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    for name in (*user.panel.pages, "SegmentPage"):
+        user.open(name)
+    user.module.exit()
+    user.module.enter()
