@@ -167,3 +167,35 @@ def test_frames_of_a_video(user, picture):
     assert first.any() and second.any() and not np.array_equal(first, second)
     overlap = 2 * (first[:, ::-1] & second).sum() / (first.sum() + second.sum())
     assert overlap > 0.7, "the second frame is the first one upside down"
+
+
+def test_picture_is_corrected_and_added_to_the_training_set(user, picture, tmp_path):
+    import slicer
+    from MambaSegmentationLib import SegmentVoxels, Settings
+    from PySide6 import QtCore
+
+    segmentation = user.segment(picture, POLYP)
+    user.open("CorrectPage")
+    (segment_id,) = SegmentVoxels.segmentIds(segmentation)
+    edited = mask(segmentation, picture) > 0
+    middle = int(np.median(np.nonzero(edited[0])[1]))
+    edited[0, :, middle : middle + 20] = False
+    SegmentVoxels.setMask(segmentation, segment_id, picture, edited)
+    slicer.app.processEvents()
+    user.click(user.ui.correctButton)
+    user.until_idle()
+    assert not user.message, user.message
+    user.click(user.ui.acceptCorrectionButton)
+    assert not mask(segmentation, picture)[0, :, middle : middle + 20].any(), "what was edited stays"
+
+    Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, str(tmp_path / "corrections"))
+    try:
+        user.open("FineTunePage")
+        user.ui.caseStructureList.item(0).setCheckState(QtCore.Qt.Checked)
+        user.ui.casePatientEdit.text, user.ui.caseAnnotatorEdit.text = "P1", "Ann"
+        user.click(user.ui.addCaseButton)
+        user.until_idle()
+        assert "The case was added" in user.message
+        assert user.ui.caseList.count == 1
+    finally:
+        Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, "")
