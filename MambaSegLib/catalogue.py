@@ -19,6 +19,7 @@ from .errors import UserError
 APPLICATION = "SlicerMambaSegmentation"
 ACTIVE_FILE = "active.json"
 DECISION_FILE = "decision.json"
+THUMBNAIL_FILE = "thumbnail.png"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ def version_name(bundle: ModelBundle) -> str:
 def lineage_of(bundle: ModelBundle) -> str:
     """The id of the first ancestor; a model without a parent is its own."""
     return bundle.data["provenance"].get("lineage") or bundle.id
+
+
+def thumbnail_of(bundle: ModelBundle) -> Path | None:
+    """A small picture of what it finds: the model's own, else that of the shipped one that it was made from."""
+    folders = (bundle.folder, shipped_folder() / lineage_of(bundle))
+    return next((folder / THUMBNAIL_FILE for folder in folders if (folder / THUMBNAIL_FILE).is_file()), None)
 
 
 def shipped_folder() -> Path:

@@ -1,12 +1,14 @@
 """The card of a model as a reader at the workstation needs it; colours are left to the palette."""
 
 from html import escape
+from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MambaSegLib import catalogue
 
 _MAX_NAMED_STRUCTURES = 12
+_PICTURE_PIXELS = 96
 
 
 def cardHtml(entry: catalogue.Entry | None, lastRun: dict | None = None, fit: str = "") -> str:
@@ -41,7 +43,12 @@ def cardHtml(entry: catalogue.Entry | None, lastRun: dict | None = None, fit: st
     body = "".join(
         f'<tr><td style="padding-right:10px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
     )
-    return f'<p style="margin-top:2px">{escape(data["description"])}</p><table cellspacing="3">{body}</table>'
+    picture = _picture(catalogue.thumbnail_of(entry.bundle))
+    return f'{picture}<p style="margin-top:2px">{escape(data["description"])}</p><table cellspacing="3">{body}</table>'
+
+
+def _picture(path: Path | None) -> str:
+    return f'<img src="{escape(path.as_uri())}" width="{_PICTURE_PIXELS}" align="right">' if path else ""
 
 
 def _names(labels: list[dict]) -> str:

@@ -131,3 +131,15 @@ def test_every_shipped_model_is_whole_and_small():
     for entry in shipped:
         assert entry.error is None, entry.error
         assert catalogue.find(entry.folder).data["weights"]["bytes"] <= 15_000_000
+
+
+def test_a_model_shows_its_own_picture_or_that_of_the_shipped_one_it_comes_from(folder, tmp_path, monkeypatch):
+    bundle = catalogue.find("tiny", [folder])
+    assert catalogue.thumbnail_of(bundle) is None
+    monkeypatch.setattr(catalogue, "shipped_folder", lambda: tmp_path / "shipped")
+    (tmp_path / "shipped" / "tiny").mkdir(parents=True)
+    inherited, own = tmp_path / "shipped" / "tiny" / "thumbnail.png", bundle.folder / "thumbnail.png"
+    inherited.write_bytes(b"picture")
+    assert catalogue.thumbnail_of(bundle) == inherited
+    own.write_bytes(b"picture")
+    assert catalogue.thumbnail_of(bundle) == own

@@ -38,6 +38,18 @@ def test_search_and_card(user):
     assert user.panel.state.modelId == "slow"
 
 
+def test_card_shows_what_the_model_finds(user):
+    import re
+
+    import qt
+
+    user.choose_model("Hippocampus, anterior and posterior")
+    (source,) = re.findall('<img src="([^"]+)"', user.ui.modelCard.toHtml())
+    assert not qt.QPixmap(qt.QUrl(source).toLocalFile()).isNull()
+    user.choose_model("Slow")
+    assert "<img" not in user.ui.modelCard.toHtml()
+
+
 def test_damaged_model_is_shown_and_explained(user, crop, model_folder, wait_until):
     import shutil
 
