@@ -46,6 +46,7 @@ class SettingsPage(Page):
         ui.removeModelFolderButton.connect("clicked()", self._onRemoveFolder)
         ui.modelFoldersList.connect("itemSelectionChanged()", self._updateFolderButton)
         ui.correctionsFolderEdit.connect("currentPathChanged(QString)", self._onCorrectionsFolder)
+        ui.correctionsFolderEdit.connect("validInputChanged(bool)", self._onCorrectionsFolder)  # all that "" tells
         ui.threadsSpinBox.connect("valueChanged(int)", self._onComputing)
         ui.defaultDeviceSelector.connect("currentIndexChanged(int)", self._onComputing)
         ui.annotatorEdit.connect("editingFinished()", self._onAnnotator)
@@ -90,9 +91,9 @@ class SettingsPage(Page):
     def _updateFolderButton(self) -> None:
         self.ui.removeModelFolderButton.enabled = bool(self.ui.modelFoldersList.selectedItems())
 
-    def _onCorrectionsFolder(self, folder: str) -> None:
+    def _onCorrectionsFolder(self) -> None:
         if not self._isReading:
-            Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, folder.strip())
+            Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, self.ui.correctionsFolderEdit.currentPath.strip())
 
     # Computing and name
 

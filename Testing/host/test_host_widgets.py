@@ -170,6 +170,9 @@ def test_path(slicer_app):
     assert path.connect("currentPathChanged(QString)", seen.append)
     path.currentPath = "."
     assert (path.currentPath, seen) == (".", ["."])
+    assert path.connect("validInputChanged(bool)", seen.append)
+    path.currentPath = ""
+    assert (path.currentPath, seen) == ("", [".", False]), "an empty path is announced as not valid, and only so"
 
 
 def test_a_collapsed_button_hides_its_content_and_shows_it_again(slicer_app, click):

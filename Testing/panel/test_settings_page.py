@@ -52,6 +52,8 @@ def test_name_and_folder_of_corrections(user, settings, tmp_path):
     assert user.ui.correctionsFolderEdit.currentPath == Settings.correctionsFolder()
     user.ui.correctionsFolderEdit.currentPath = str(tmp_path)
     assert Settings.correctionsFolder() == str(tmp_path)
+    user.ui.correctionsFolderEdit.currentPath = ""
+    assert Settings.text(Settings.CORRECTIONS_FOLDER_SETTING) == "", "the usual folder again"
 
 
 def test_keys_are_checked_stored_and_reset(user, settings):

@@ -200,7 +200,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 @double
 @setter_slots("currentPath")
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A path in a line edit; filters are bits (1 Dirs, 2 Files, ...)."""
+    """A path in a line edit; filters are bits (1 Dirs, 2 Files, ...). An empty text is not valid, and not announced."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
@@ -217,7 +217,15 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._edit)
         layout.addWidget(self._browse)
-        self._edit.textChanged.connect(self.currentPathChanged)
+        self._is_valid = False
+        self._edit.textChanged.connect(self._text_changed)
+
+    def _text_changed(self, text: str) -> None:
+        was_valid, self._is_valid = self._is_valid, bool(text)
+        if text:
+            self.currentPathChanged.emit(text)
+        if self._is_valid != was_valid:
+            self.validInputChanged.emit(self._is_valid)
 
     currentPath = Property(str, lambda self: self._edit.text, lambda self, path: self._edit.setText(path))
     label = stored(str, "label", "")
