@@ -51,6 +51,12 @@ class KernelBuilder(ControlBuilder):
         self.store(self.sub(self.sub(new, old), term), lost)
         self.store(new, pointer)
 
+    def sum_and_lost(self, a, b):
+        """a + b as rounded, and exactly what rounding took (Knuth 1969)."""
+        total = self.add(a, b)
+        b_in_total = self.sub(total, a)
+        return total, self.add(self.sub(a, self.sub(total, b_in_total)), self.sub(b, b_in_total))
+
     def fill_zero(self, pointer, vectors) -> None:
         with self.loop(vectors) as loop:
             self.store(self.constant(0), pointer, self.times(loop.index, self.width))
@@ -149,6 +155,10 @@ class KernelBuilder(ControlBuilder):
         """2^k, where k sits in the lowest mantissa bits of `rounded`."""
         exponent = self.ir.shl(self.ir.bitcast(rounded, self.bits), self.bit_constant(self.element.mantissa))
         return self.ir.bitcast(self.ir.add(exponent, self.bit_constant(self.element.one_bits)), self.vector)
+
+    def exp2_excess(self, x):
+        """2^x - 1 for |x| <= 1/4."""
+        return self.mul(self.polynomial(self.element.excess_polynomial, x), x)
 
     def _exp2_parts(self, rounded, remainder):
         slope = self.polynomial(self.element.exp2_polynomial[:-1], remainder)

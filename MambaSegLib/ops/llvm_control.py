@@ -100,7 +100,8 @@ class ControlBuilder:
 
     def prefetch(self, pointer, *offsets) -> None:
         address = self.ir.bitcast(self.at(pointer, *offsets), INT8.as_pointer())
-        self.ir.call(self._prefetch, [address, *(ir.Constant(INT32, v) for v in (0, 3, 1))])
+        to_read, into_second_level, data = 0, 2, 1
+        self.ir.call(self._prefetch, [address, *(ir.Constant(INT32, v) for v in (to_read, into_second_level, data))])
 
     # ---- control flow
 

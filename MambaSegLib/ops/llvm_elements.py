@@ -22,6 +22,7 @@ class Element:
     mantissa: int  # stored bits, so the shift that turns an integer into an exponent
     exponent_limit: float  # 2^x stays a normal number for |x| up to here
     exp2_polynomial: tuple[float, ...]  # 2^r on [-1/2, 1/2]
+    excess_polynomial: tuple[float, ...]  # (2^r - 1) / r on [-1/4, 1/4]
     log_polynomial: tuple[float, ...]  # log(1 + e) / t in q = t^2, t = e / (2 + e), on [0, 1/9]
 
     @property
@@ -52,6 +53,14 @@ FLOAT32 = Element(
         0.6931470613724576,
         1.0,
     ),
+    # Better than the one above near 0: an error there is the same at every step of a slow decay.
+    excess_polynomial=(
+        0.0013333549363752104,
+        0.009630161777815949,
+        0.055504164554725906,
+        0.24022631916950088,
+        0.6931471799786525,
+    ),
     log_polynomial=(0.26088443876182554, 0.2837503446360764, 0.4000164261762317, 0.6666666486972194, 2.0),
 )
 FLOAT64 = Element(
@@ -63,6 +72,7 @@ FLOAT64 = Element(
     mantissa=52,
     exponent_limit=1022.0,
     exp2_polynomial=tuple(math.log(2.0) ** k / math.factorial(k) for k in range(13, -1, -1)),
+    excess_polynomial=tuple(math.log(2.0) ** k / math.factorial(k) for k in range(13, 0, -1)),
     log_polynomial=tuple(2.0 / (2 * k + 1) for k in range(16, -1, -1)),
 )
 ELEMENTS = {element.name: element for element in (FLOAT32, FLOAT64)}

@@ -154,7 +154,7 @@ class _Call:
         """Per-channel parameters by blocks: (groups, blocks, N, width), zero for channels that pad the last block."""
         a = self._blocks_of(A).transpose(2, 3).contiguous()
         a_log2e = (a.double() * math.log2(math.e)).to(self.dtype)
-        packed = {"A": a, "A_log2e": a_log2e, "A_largest": a_log2e.abs().amax(2)}
+        packed = {"A": a, "A_log2e": a_log2e}
         for name, t in (("D", D), ("bias", delta_bias)):
             packed[name] = self._blocks_of(A.new_zeros(A.shape[0]) if t is None else t).contiguous()
         self.values |= {name: t.data_ptr() for name, t in packed.items()}

@@ -2,7 +2,7 @@
 
 For a tile and a block of channels (see `llvm_scan_task`): softplus(delta + bias) and delta u go to small buffers; then,
 a few states at a time (so that they stay in registers), the recurrence runs over the tile; then D, the gate and the
-store. Few states need no buffers and no tiles' passes: one loop does it all. Nothing of size L x D x N exists.
+store. Nothing of size L x D x N exists.
 
 The forward pass keeps the state at each tile's start. The backward pass walks the tiles from the end, recomputes the
 states of a tile from there, and runs the adjoint recurrence
@@ -23,7 +23,7 @@ __all__ = ["Variant", "build", "scratch_per_block", "tile_length"]
 def scratch_per_block(variant: Variant) -> int:
     """Elements of run-time scratch for every channel block of a task."""
     state = variant.state_size * variant.width
-    return 2 * state + 2 * variant.width if variant.backward else state
+    return 3 * state + 2 * variant.width if variant.backward else 2 * state
 
 
 def build(variant: Variant) -> KernelBuilder:
@@ -34,12 +34,11 @@ def build(variant: Variant) -> KernelBuilder:
 class ForwardKernel(ScanKernel):
     def walk(self, task) -> None:
         g, state = self.g, task.run_time_scratch
-        in_one_loop = self.at_once == self.v.state_size
-        g.fill_zero(state, g.times(task.blocks, self.v.state_size))
+        lost = g.at(state, g.times(task.blocks, self.block))
+        g.fill_zero(state, g.times(task.blocks, 2 * self.v.state_size))
         with g.loop(task.tiles) as tiles:
             tile = self.tile(task, tiles.index)
-            if not in_one_loop:
-                self.load_b_and_c(task, tile)
+            self.load_b_and_c(task, tile)
             with g.loop(task.blocks) as blocks:
                 block, at_block = blocks.index, g.times(blocks.index, self.block)
                 block_state = g.at(state, at_block)
@@ -48,44 +47,14 @@ class ForwardKernel(ScanKernel):
                     with g.loop(self.v.state_size) as n:
                         offset = g.times(n.index, self.v.width)
                         g.store(g.load(block_state, offset), kept, offset)
-                walk_tile = self.tile_in_one_loop if in_one_loop else self.tile_in_passes
-                walk_tile(task, tile, block, g.at(task.A_log2e, at_block), block_state)
-
-    def tile_in_passes(self, task, tile, block, a_log2e, state) -> None:
-        """A tile by buffers: step sizes and inputs, then the recurrence a few states at a time, then the output."""
-        largest_delta = self.fill_tile(task, tile, block)
-        self.on_both_exponent_ranges(task, block, largest_delta, lambda exp2: self.recur(tile, a_log2e, state, exp2))
-        self.finish_tile(task, tile, block)
-
-    def tile_in_one_loop(self, task, tile, block, a_log2e, state) -> None:
-        """A tile in one loop, where all states fit into registers: for few states, buffers cost more than they save."""
-        g, width, count = self.g, self.v.width, self.v.state_size
-        at_block = g.times(block, width)
-        bias, skip = g.load(task.bias, at_block), g.load(task.D, at_block)
-        a, before = ([g.load(p, i * width) for i in range(count)] for p in (a_log2e, state))
-        sources = [task.u, task.delta, *([task.z] if self.v.gated else [])]
-        with g.loop(tile.steps, carry=before) as steps:
-            position = self.position(task, tile, steps.index)
-            u = self.read(task, block, task.u, position)
-            delta, _ = self.step_size(task, block, position, bias)
-            self.prefetch(task, block, sources, g.plus(position, self.steps))
-            x, y, h = g.mul(delta, u), g.mul(skip, u), []
-            for i in range(count):
-                b, c = (g.load_splat(p, g.times(position, row), i) for p, row in (task.B, task.C))
-                scale, excess = g.exp2_parts(g.mul(delta, a[i]))
-                h.append(g.fma(scale, g.fma(excess, steps.values[i], steps.values[i]), g.mul(x, b)))
-                y = g.fma(h[i], c, y)
-            if self.v.gated:
-                y = g.mul(y, g.silu(self.read(task, block, task.z, position)))
-            self.write_shared(y, task, block, task.y, position)
-            steps.carry_on(h)
-        for i, value in enumerate(steps.results):
-            g.store(value, state, i * width)
+                largest_delta = self.fill_tile(task, tile, block)
+                self.recur(tile, largest_delta, g.at(task.A_log2e, at_block), block_state, g.at(lost, at_block))
+                self.finish_tile(task, tile, block)
 
     def fill_tile(self, task, tile, block):
         g, at_block = self.g, self.g.times(block, self.v.width)
         bias, skip = g.load(task.bias, at_block), g.load(task.D, at_block)
-        sources = [task.u, task.delta, *([task.z] if self.v.gated else [])]
+        sources = [task.u, task.delta, task.y, *([task.z] if self.v.gated else [])]
         with g.loop(tile.steps, carry=[g.constant(0)]) as steps:
             position, offset = self.position(task, tile, steps.index), g.times(steps.index, self.v.width)
             u = self.read(task, block, task.u, position)
@@ -97,25 +66,33 @@ class ForwardKernel(ScanKernel):
             steps.carry_on([g.maximum(steps.values[0], g.absolute(delta))])
         return steps.results[0]
 
-    def recur(self, tile, a_log2e, state, exp2) -> None:
+    def recur(self, tile, largest_delta, a_log2e, state, lost) -> None:
         """h = exp(delta A) h + delta u B and y += C h over the tile, a few states at a time."""
-        g, width, few = self.g, self.v.width, range(self.at_once)
+        g, width = self.g, self.v.width
         with g.loop(self.v.state_size, step=self.at_once) as n:
-            offsets = [g.plus(g.times(n.index, width), i * width) for i in few]
+            offsets = [g.plus(g.times(n.index, width), i * width) for i in range(self.at_once)]
             a = [g.load(a_log2e, offset) for offset in offsets]
-            with g.loop(tile.steps, carry=[g.load(state, offset) for offset in offsets]) as steps:
-                at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n.index)
-                delta, x, y = (g.load(source, at) for source in (self.delta_tile, self.input_tile, self.y_tile))
-                h = []
-                for i in few:
-                    scale, excess = exp2(delta, a[i])
-                    before = steps.values[i]
-                    h.append(g.fma(scale, g.fma(excess, before, before), g.mul(x, g.load_splat(self.b_tile, row, i))))
-                    y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
-                g.store(y, self.y_tile, at)
-                steps.carry_on(h)
-            for value, offset in zip(steps.results, offsets, strict=True):
-                g.store(value, state, offset)
+            self.on_each_range(
+                self.decay_range(largest_delta, a),
+                lambda exp2: self.recur_steps(tile, n.index, offsets, a, state, lost, exp2),
+            )
+
+    def recur_steps(self, tile, n, offsets, a, state, lost, exp2) -> None:
+        g, width = self.g, self.v.width
+        start = [g.load(state, offset) for offset in offsets]
+        carried = [g.load(lost, offset) for offset in offsets] if exp2 is None else start
+        with g.loop(tile.steps, carry=carried) as steps:
+            at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n)
+            delta, x, y = (g.load(source, at) for source in (self.delta_tile, self.input_tile, self.y_tile))
+            carry = []
+            for i, value in enumerate(steps.values):
+                step = self.step(exp2, start[i], value, delta, a[i], x, g.load_splat(self.b_tile, row, i))
+                y = g.fma(step.after, g.load_splat(self.c_tile, row, i), y)
+                carry.append(step.carry)
+            g.store(y, self.y_tile, at)
+            steps.carry_on(carry)
+        for i, offset in enumerate(offsets):
+            self.keep(exp2 is None, start[i], steps.results[i], state, lost, offset)
 
     def finish_tile(self, task, tile, block) -> None:
         g = self.g
@@ -143,10 +120,11 @@ class BackwardKernel(ScanKernel):
     def walk(self, task) -> None:
         g, width = self.g, self.v.width
         carry = task.run_time_scratch
-        # What Kahan's sums lost: of dA, then of dD and dbias.
-        lost_a = g.at(carry, g.times(task.blocks, self.block))
+        # What sums lost: of the carried gradient, of dA, then of dD and dbias.
+        lost = g.at(carry, g.times(task.blocks, self.block))
+        lost_a = g.at(lost, g.times(task.blocks, self.block))
         lost_channel = g.at(lost_a, g.times(task.blocks, self.block))
-        g.fill_zero(carry, g.times(task.blocks, 2 * self.v.state_size + 2))
+        g.fill_zero(carry, g.times(task.blocks, 3 * self.v.state_size + 2))
         g.fill_zero(task.dA, g.times(task.blocks, self.v.state_size))
         g.fill_zero(task.dD, task.blocks)
         g.fill_zero(task.dbias, task.blocks)
@@ -162,13 +140,8 @@ class BackwardKernel(ScanKernel):
                 lost_d = g.at(lost_channel, g.times(at_channel, 2))
                 g.accumulate_compensated(dd, g.at(task.dD, at_channel), lost_d)
                 kept = g.at(task.states, g.times(g.plus(g.times(block, task.tiles), tile.number), self.block))
-                places = [g.at(p, at_block) for p in (task.A_log2e, task.A, carry, task.dA, lost_a)]
-                self.on_both_exponent_ranges(
-                    task,
-                    block,
-                    largest_delta,
-                    lambda exp2, kept=kept, places=places: self.adjoint(tile, kept, *places, exp2),
-                )
+                places = (g.at(p, at_block) for p in (task.A_log2e, task.A, carry, lost, task.dA, lost_a))
+                self.adjoint(tile, largest_delta, kept, *places)
                 dbias = self.finish_tile(task, tile, block)
                 g.accumulate_compensated(dbias, g.at(task.dbias, at_channel), g.at(lost_d, width))
             self.reduce_rows(task, tile, self.db_lanes, task.dB)
@@ -201,44 +174,52 @@ class BackwardKernel(ScanKernel):
             steps.carry_on([g.maximum(steps.values[0], g.absolute(delta)), g.fma(gy, u, steps.values[1])])
         return steps.results
 
-    def adjoint(self, tile, kept, a_log2e, a, carry, da, lost, exp2) -> None:
+    def adjoint(self, tile, largest_delta, kept, a_log2e, a, carry, lost, da, lost_a) -> None:
         """The recurrence forward over the tile, then its adjoint backward, a few states at a time."""
-        g, width, few = self.g, self.v.width, range(self.at_once)
+        g, width = self.g, self.v.width
         with g.loop(self.v.state_size, step=self.at_once) as n:
-            offsets = [g.plus(g.times(n.index, width), i * width) for i in few]
-            self.recompute(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a_log2e, kept)), exp2)
-            carried = self.adjoint_steps(tile, n.index, *([g.load(p, o) for o in offsets] for p in (a, carry)))
-            for i, offset in enumerate(offsets):
-                g.store(carried[i], carry, offset)
-                # Sums of one tile first, then of all: this and Kahan keep float32 accurate for long sequences.
-                g.accumulate_compensated(carried[self.at_once + i], g.at(da, offset), g.at(lost, offset))
+            offsets = [g.plus(g.times(n.index, width), i * width) for i in range(self.at_once)]
+            exponents, start, a_values = ([g.load(p, offset) for offset in offsets] for p in (a_log2e, kept, a))
+            found = self.decay_range(largest_delta, exponents)
+            self.on_each_range(found, lambda exp2: self.recompute(tile, n.index, exponents, start, exp2))
+            with g.ir.if_else(found.fast) as branches:
+                for slow, branch in zip((False, True), branches, strict=True):
+                    with branch:
+                        tile_da = self.adjoint_steps(tile, n.index, offsets, a_values, carry, lost, slow)
+                        # Sums of one tile first, then of all: this and Kahan keep float32 accurate for long sequences.
+                        for value, offset in zip(tile_da, offsets, strict=True):
+                            g.accumulate_compensated(value, g.at(da, offset), g.at(lost_a, offset))
 
     def recompute(self, tile, n, a, start, exp2) -> None:
         """Keeps the decay of each step and the state before it, and adds to dC (here, where registers are free)."""
         g, width = self.g, self.v.width
-        with g.loop(tile.steps, carry=start) as steps:
+        with g.loop(tile.steps, carry=[g.constant(0)] * self.at_once if exp2 is None else start) as steps:
             at, row = g.times(steps.index, width), g.plus(g.times(steps.index, self.v.state_size), n)
             lanes, kept = g.times(row, width), g.times(at, self.at_once)
             delta, x, gy = (g.load(p, at) for p in (self.delta_tile, self.input_tile, self.gy_tile))
             y = g.load(self.y_tile, at) if self.v.gated else None
-            h = []
-            for i, before in enumerate(steps.values):
-                scale, excess = exp2(delta, a[i])
+            carry = []
+            for i, value in enumerate(steps.values):
+                step = self.step(exp2, start[i], value, delta, a[i], x, g.load_splat(self.b_tile, row, i))
+                if step.scale is not None:
+                    g.store(step.scale, self.scale_tile, kept, i * width)
+                g.store(step.before, self.state_tile, kept, i * width)
+                g.store(step.excess, self.excess_tile, kept, i * width)
                 lane = g.plus(lanes, i * width)
-                for value, target in ((before, self.state_tile), (scale, self.scale_tile), (excess, self.excess_tile)):
-                    g.store(value, target, kept, i * width)
-                h.append(g.fma(scale, g.fma(excess, before, before), g.mul(x, g.load_splat(self.b_tile, row, i))))
-                g.store(g.fma(gy, h[i], g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
+                g.store(g.fma(gy, step.after, g.load(self.dc_lanes, lane)), self.dc_lanes, lane)
                 if self.v.gated:
-                    y = g.fma(h[i], g.load_splat(self.c_tile, row, i), y)
+                    y = g.fma(step.after, g.load_splat(self.c_tile, row, i), y)
+                carry.append(step.carry)
             if self.v.gated:
                 g.store(y, self.y_tile, at)
-            steps.carry_on(h)
+            steps.carry_on(carry)
 
-    def adjoint_steps(self, tile, n, a, carry) -> list:
-        """The adjoint recurrence over the tile; returns the carries and dA of the tile."""
+    def adjoint_steps(self, tile, n, offsets, a, carry, lost, slow) -> list:
+        """The adjoint recurrence over the tile, carried like the states (see `step`); returns dA of the tile."""
         g, width, count = self.g, self.v.width, self.at_once
-        with g.loop(tile.steps, carry=[*carry, *[g.constant(0)] * count]) as steps:
+        start = [g.load(carry, offset) for offset in offsets]
+        carried = [g.load(lost, offset) for offset in offsets] if slow else start
+        with g.loop(tile.steps, carry=[*carried, *[g.constant(0)] * count]) as steps:
             index = g.minus(g.minus(tile.steps, 1), steps.index)
             at, row = g.times(index, width), g.plus(g.times(index, self.v.state_size), n)
             lanes, kept = g.times(row, width), g.times(at, count)
@@ -246,21 +227,31 @@ class BackwardKernel(ScanKernel):
                 g.load(p, at)
                 for p in (self.gy_tile, self.delta_tile, self.input_tile, self.sum_b_tile, self.sum_a_tile)
             )
-            carried, da = [], []
+            carries, da = [], []
             for i in range(count):
-                gh = g.fma(gy, g.load_splat(self.c_tile, row, i), steps.values[i])
+                c, excess = g.load_splat(self.c_tile, row, i), g.load(self.excess_tile, kept, i * width)
+                if slow:
+                    change = g.fma(gy, c, steps.values[i])
+                    gh = g.add(start[i], change)
+                    carries.append(g.fma(excess, gh, change))
+                    through = g.add(start[i], carries[i])
+                else:
+                    gh = g.fma(gy, c, steps.values[i])
+                    scale = g.load(self.scale_tile, kept, i * width)
+                    through = g.mul(scale, g.fma(excess, gh, gh))
+                    carries.append(through)
                 lane = g.plus(lanes, i * width)
                 g.store(g.fma(gh, x, g.load(self.db_lanes, lane)), self.db_lanes, lane)
                 sum_b = g.fma(gh, g.load_splat(self.b_tile, row, i), sum_b)
-                scale, excess = (g.load(p, kept, i * width) for p in (self.scale_tile, self.excess_tile))
-                carried.append(g.mul(scale, g.fma(excess, gh, gh)))
-                decayed = g.mul(carried[i], g.load(self.state_tile, kept, i * width))
+                decayed = g.mul(through, g.load(self.state_tile, kept, i * width))
                 sum_a = g.fma(decayed, a[i], sum_a)
                 da.append(g.fma(decayed, delta, steps.values[count + i]))
             g.store(sum_b, self.sum_b_tile, at)
             g.store(sum_a, self.sum_a_tile, at)
-            steps.carry_on([*carried, *da])
-        return steps.results
+            steps.carry_on([*carries, *da])
+        for i, offset in enumerate(offsets):
+            self.keep(slow, start[i], steps.results[i], carry, lost, offset)
+        return steps.results[count:]
 
     def finish_tile(self, task, tile, block):
         """du, ddelta and dz of the tile; returns its part of dbias."""

@@ -8,6 +8,7 @@ their y, du and dz in place.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from .llvm_builder import ELEMENTS, INT32, INT64, KernelBuilder
 STRIDED = ("u", "delta", "z", "B", "C", "y", "gy", "du", "ddelta", "dz", "dB", "dC")
 PARAMETERS = (
     *("parts", "groups", "channels", "blocks", "tail_lanes", "length", "tiles", "order", "part_stride"),
-    *("A", "A_log2e", "A_largest", "D", "bias", "states", "dA", "dD", "dbias"),
+    *("A", "A_log2e", "D", "bias", "states", "dA", "dD", "dbias"),
     *(name + suffix for name in STRIDED for suffix in ("", "_batch", "_group", "_row")),
 )
 
@@ -106,10 +107,8 @@ class ScanKernel(ABC):
             setattr(task, name, (g.at(g.pointer(name), start), g.parameter(name + "_row")))
         in_group = g.plus(g.times(group, blocks), first)
         in_batch = g.plus(g.times(batch, g.parameter("groups"), blocks), in_group)
-        for name, size in (("A", self.block), ("A_log2e", self.block), ("A_largest", self.v.width)):
+        for name, size in (("A", self.block), ("A_log2e", self.block), ("D", self.v.width), ("bias", self.v.width)):
             setattr(task, name, g.at(g.pointer(name), g.times(in_group, size)))
-        for name in ("D", "bias"):
-            setattr(task, name, g.at(g.pointer(name), g.times(in_group, self.v.width)))
         task.states = g.at(g.pointer("states"), g.times(in_batch, task.tiles, self.block))
         for name, size in (("dA", self.block), ("dD", self.v.width), ("dbias", self.v.width)):
             setattr(task, name, g.at(g.pointer(name), g.times(in_batch, size)))
@@ -164,7 +163,10 @@ class ScanKernel(ABC):
         self.write(value, task, block, target, position)
 
     def prefetch(self, task, block, sources, position) -> None:
-        """Rows are far apart, which hardware prefetchers do not follow. Wrong addresses do no harm here."""
+        """Rows are far apart, which hardware prefetchers do not follow. Wrong addresses do no harm here.
+
+        Into the second-level cache: rows of many channels share few sets of the first one, and would be lost there.
+        """
         if not self.v.ordered:
             for pointer, row in sources:
                 offset = self.g.plus(self.g.times(position, row), self.g.times(block, self.v.width))
@@ -175,13 +177,47 @@ class ScanKernel(ABC):
         delta = self.g.add(self.read(task, block, task.delta, position), bias)
         return self.g.softplus(delta) if self.v.softplus else (delta, self.g.constant(1))
 
-    def on_both_exponent_ranges(self, task, block, largest_delta, emit) -> None:
-        """emit(exp2 of a product): without clamping where |delta A| is small enough for all steps of the tile."""
+    def decay_range(self, largest_delta, a_log2e) -> SimpleNamespace:
+        """Bits that tell how a tile's decays can be computed, from its largest |delta| and the states' exponents.
+
+        fast: some decay is below 2^-1/4 or above its inverse; extreme: some decay needs clamping.
+        """
         g = self.g
-        bound = g.mul(largest_delta, g.load(task.A_largest, g.times(block, self.v.width)))
-        too_large = g.any_greater(bound, g.constant(g.element.exponent_limit))
-        with g.ir.if_else(too_large) as (clamped, plain):
-            with clamped:
-                emit(lambda delta, a: g.exp2_parts(g.mul(delta, a)))
-            with plain:
-                emit(g.exp2_product_parts)
+        largest_a = functools.reduce(g.maximum, [g.absolute(a) for a in a_log2e])
+        bound = g.mul(largest_delta, largest_a)
+        limits = (0.25, g.element.exponent_limit)
+        fast, extreme = (g.any_greater(bound, g.constant(limit)) for limit in limits)
+        return SimpleNamespace(fast=fast, extreme=extreme)
+
+    def on_each_range(self, found, emit) -> None:
+        """emit(exp2 of a product) for all kinds of decays; None stands for slow ones."""
+        g = self.g
+        with g.ir.if_else(found.fast) as (fast, slow):
+            with fast, g.ir.if_else(found.extreme) as (extreme, plain):
+                with extreme:
+                    emit(lambda delta, a: g.exp2_parts(g.mul(delta, a)))
+                with plain:
+                    emit(g.exp2_product_parts)
+            with slow:
+                emit(None)
+
+    def step(self, exp2, start, carried, delta, a, x, b) -> SimpleNamespace:
+        """One step of h = exp(delta A) h + x B of one state.
+
+        What is carried from step to step is the state, or, where decays are slow (exp2 is None), its change since the
+        tile's start: rounding the state itself in every step, by 1e-7 of it, adds up over the 10,000 steps it lives.
+        """
+        g = self.g
+        if exp2 is None:
+            before, excess = g.add(start, carried), g.exp2_excess(g.mul(delta, a))
+            carry = g.fma(excess, before, g.fma(x, b, carried))
+            return SimpleNamespace(before=before, scale=None, excess=excess, after=g.add(start, carry), carry=carry)
+        scale, excess = exp2(delta, a)
+        after = g.fma(scale, g.fma(excess, carried, carried), g.mul(x, b))
+        return SimpleNamespace(before=carried, scale=scale, excess=excess, after=after, carry=after)
+
+    def keep(self, slow: bool, start, carried, pointer, lost, offset) -> None:
+        """Stores what a tile ends with, and what is too small for it but not for the next tile's changes."""
+        state, rest = self.g.sum_and_lost(start, carried) if slow else (carried, self.g.constant(0))
+        self.g.store(state, pointer, offset)
+        self.g.store(rest, lost, offset)
