@@ -41,7 +41,7 @@ class MambaSegmentationPanelTest(ScriptedLoadableModuleTest):
         self.ui.deviceSelector.setCurrentIndex(self.ui.deviceSelector.findData("cpu"))
 
     def runTest(self) -> None:
-        for test in (self.test_pages, self.test_settings, self.test_packages, self.test_geometry):
+        for test in (self.test_pages, self.test_settings, self.test_import, self.test_packages, self.test_geometry):
             self.setUp()
             test()
         for test in (self.test_segment, self.test_cancel, self.test_closeScene, self.test_killedWorker, self.test_mrb):
@@ -101,6 +101,21 @@ class MambaSegmentationPanelTest(ScriptedLoadableModuleTest):
             slicer.util.loadScene(path)
         self.assertEqual(self.panel.state.inputVolume.GetName(), "Noise")
         self.assertEqual(self.panel.state.modelId, model)
+
+    def test_import(self) -> None:
+        """The selectors drop their nodes while a scene is added; what was chosen stays chosen."""
+        volume = slicer.util.addVolumeFromArray(np.zeros((8, 8, 8), np.float32), name="Chosen")
+        self.ui.volumeSelector.setCurrentNode(volume)
+        with tempfile.TemporaryDirectory() as folder:
+            path, scene = str(Path(folder) / "other.mrml"), slicer.vtkMRMLScene()
+            scene.AddNewNodeByClass("vtkMRMLTextNode", "Other")
+            scene.SetURL(path)
+            self.assertTrue(scene.Commit(path))
+            slicer.util.loadScene(path, {"clear": False})
+        slicer.app.processEvents()
+        self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByName("Other"))
+        self.assertIs(self.panel.state.inputVolume, volume)
+        self.assertIs(self.ui.volumeSelector.currentNode(), volume)
 
     def test_pages(self) -> None:
         """Every page can be shown, left and shown again, in an empty scene."""
