@@ -131,6 +131,8 @@ def test_learns_pictures_and_segments_a_png(config_file, squares, tmp_path):
     result = run({"config": str(path), "output": str(tmp_path / "run")}, Report())
     assert result["best_score"] > 0.7
     assert not (tmp_path / "run" / "prepared").exists()
+    measured = {(row["name"], row["unit"]) for row in open_bundle(result["bundle"]).data["metrics"]["values"]}
+    assert measured == {("Dice", ""), ("HD95", "pixels"), ("Surface Dice at 1 pixel", "")}
     provenance = open_bundle(result["bundle"]).data["provenance"]
     assert provenance["validation_cases"] == ["validation/0", "validation/1", "validation/2"]
     found = segment(read_volume(squares / "validation" / "images" / "0.png"), result["bundle"], device="cpu")

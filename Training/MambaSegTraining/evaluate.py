@@ -138,7 +138,9 @@ def mean_dice(
 def full_table(
     network: nn.Module, cases: Iterable[HeldOutCase], count: int, labels: list[dict], recipe: dict, device, report
 ) -> list[dict]:
-    """Dice, HD95 (mm) and surface Dice (1 mm) per structure: mean, standard deviation and number of cases.
+    """Dice, HD95 and surface Dice per structure: mean, standard deviation and number of cases.
+
+    In mm and at 1 mm; in pixels and at 1 pixel where the recipe says that pixels have no size.
 
     Args:
         cases: ``count`` of them; read one by one where a generator is given.
@@ -152,7 +154,13 @@ def full_table(
     for done, case in enumerate(cases):
         report.progress(done, count, f"Evaluating {case.name}")
         rows += case_rows(predictor.label_map(case, only_cancel(report)).array, case, predictor.labels)
-    return summary(rows, _ON_CARDS)
+    table = summary(rows, _ON_CARDS)
+    return table if any(recipe["spacing_mm"]) else [_in_pixels(row) for row in table]
+
+
+def _in_pixels(row: dict) -> dict:
+    """A row of pictures, which are read as if a pixel were 1 mm."""
+    return row | {"name": row["name"].replace("1 mm", "1 pixel"), "unit": row["unit"].replace("mm", "pixels")}
 
 
 def named(labels: list[dict]) -> list[Label]:
