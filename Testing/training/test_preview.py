@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from MambaSegLib.bundle import Label
 from MambaSegLib.job import Report
 from MambaSegLib.volume import Volume
+from MambaSegTraining.evaluation_pictures import surroundings
 from MambaSegTraining.preview import Preview, pictures_in
 
 RED = (250, 10, 20)
@@ -51,6 +52,13 @@ def test_reference_beside_result(preview, case, seen):
     side = (empty.shape[1] - 4) // 2
     assert has_red(empty[:, :side]) and not has_red(empty[:, side:]), "nothing was found yet"
     assert np.array_equal(full[:, :side], full[:, side + 4 :]), "all was found"
+
+
+def test_a_flat_structure_is_not_seen_in_a_strip():
+    labels = np.zeros((30, 90, 90), np.uint8)
+    labels[15, 44:47, 20:70] = 1
+    image = Volume(labels.astype(np.int16))
+    assert surroundings(labels[15:16] > 0, 0, image)[1:] == (slice(19, 71), slice(0, 90))
 
 
 def test_other_cases_are_not_drawn(preview, case, seen):

@@ -76,17 +76,24 @@ def outlined(image: Volume, labels: np.ndarray, structures, box: Box, axis: int,
 
 
 def surroundings(mask: np.ndarray, axis: int, image: Volume) -> Box:
-    """All slices across `axis`; within them a box around what is labelled in one of them."""
-    box = []
-    for other in range(3):
-        size = image.shape[other]
-        there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != other)))
-        if other == axis or image.shape[0] == 1 or not there.size:
-            box.append(slice(0, size))
-            continue
-        # Half of what is seen is surroundings, so that one knows where one is.
-        margin = max(_MARGIN_MM / image.spacing_mm[2 - other], 0.5 * (there[-1] - there[0]))
-        box.append(slice(max(0, int(there[0] - margin)), min(size, int(there[-1] + margin) + 1)))
+    """All slices across `axis`; within them a box around what is labelled in one of them.
+
+    Args:
+        mask: (Z, Y, X), one slice along `axis`.
+    """
+    box = [slice(0, size) for size in image.shape]
+    if image.shape[0] == 1 or not mask.any():
+        return tuple(box)
+    steps_mm = image.spacing_mm[::-1]
+    across = [other for other in range(3) if other != axis]
+    there = {other: np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != other))) for other in across}
+    longest_mm = max((there[other][-1] - there[other][0]) * steps_mm[other] for other in across)
+    # Half of what is seen is surroundings, so that one knows where one is; as much on all sides, or flat structures
+    # would be seen in a strip.
+    margin_mm = max(_MARGIN_MM, 0.5 * longest_mm)
+    for other in across:
+        first, last, margin = there[other][0], there[other][-1], margin_mm / steps_mm[other]
+        box[other] = slice(max(0, int(first - margin)), min(image.shape[other], int(last + margin) + 1))
     return tuple(box)
 
 
