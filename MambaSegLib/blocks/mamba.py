@@ -105,7 +105,8 @@ def in_pieces(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """
     batch, length, width = tokens[-1].shape
     step = max(64, PIECE_ELEMENTS // (batch * width))
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    compiling = getattr(torch.compiler, "is_compiling", bool)  # torch 2.3 or newer
+    traced = torch.jit.is_tracing() or compiling()
     if torch.is_grad_enabled() or traced or step >= length or tokens[-1].device.type != "cpu":
         return function(*tokens)
     result = None
