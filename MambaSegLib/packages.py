@@ -22,7 +22,7 @@ OK, MISSING, OLD, BROKEN = "ok", "missing", "old", "broken"
 # Characters of the longest file name below site-packages in a torch wheel for Windows, where 260 is the limit.
 LONGEST_NAME = 165
 _WINDOWS_LIMIT = 260
-_TRIAL_S = 120
+_TRIAL_S = 300  # a cold disk and a virus scanner take minutes: slow is not damaged
 _DRIVERS = {"win32": "nvcuda.dll", "linux": "libcuda.so.1"}
 _TRIAL = "import {name}; print('cuda', {name}.version.cuda if {name!r} == 'torch' else '')"
 
