@@ -1,12 +1,15 @@
 """Speed, memory and accuracy of the selective scan's backends on the CPU, side by side in one run.
 
-    python Testing/benchmarks/operators.py                      all shapes, 1 and 2 threads
+    python Testing/benchmarks/operators.py                      all shapes, 1 and 2 threads: 5 to 10 minutes
     python Testing/benchmarks/operators.py --rows 24^3x256 --threads 1
+    python Testing/benchmarks/operators.py --rows 24^3x256 --keep      this row anew, the others as they are
 
 Compared, all in float32: the sequential scan as published, the log-step scan of the pure-Python packages, our reference
 (sequential too, but lean), our pure torch backend, our JIT kernels, and C++ compiled here with -O3 -march=native (where
-there is a g++). Writes results/operators.json and prints a Markdown table. Times are the fastest of several calls,
-taken in turns so that a busy machine troubles all alike.
+there is a g++). Writes results/operators.json after each row and prints a Markdown table. Times are the fastest of
+several calls, taken in turns so that a busy machine troubles all alike. Calls of more than QUICK_S of the slow ones are
+timed once, on the first SLOW_STEPS steps of longer sequences, and multiplied up (they cost so much a step; the table
+says where).
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import argparse
 import ctypes
 import gc
 import json
-import math
 import os
 import platform
 import subprocess
@@ -29,50 +31,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from scan_baselines import compile_cpp, cpp_scan, log_step_scan, sequential_scan  # noqa: E402
+from scan_problems import ROWS, Problem, operands, with_gradients  # noqa: E402
 
 from MambaSegLib.ops import llvm_engine, llvm_scan, torch_scan  # noqa: E402
 from MambaSegLib.ops.selective_scan import reference  # noqa: E402
 
-# name: batch, length, groups, channels of a group, states, with a gate z
-ROWS = {
-    "56x56x192x4": (1, 56 * 56, 4, 192, 16, False),
-    "56x56x192x4 N=1": (1, 56 * 56, 4, 192, 1, False),
-    "28x28x384x4": (1, 28 * 28, 4, 384, 16, False),
-    "28x28x384x4 N=1": (1, 28 * 28, 4, 384, 1, False),
-    "112x112x96x4": (1, 112 * 112, 4, 96, 16, False),
-    "112x112x96": (1, 112 * 112, 1, 96, 16, True),
-    "24^3x256": (1, 24**3, 1, 256, 16, True),
-    "48^3x64": (1, 48**3, 1, 64, 16, True),
-}
-SLOW = ("sequential", "log-step", "reference")  # seconds a call: timed once, after the call that shows memory and error
-
-
-def operands(batch, length, groups, channels, states, gated):
-    """Operands as Mamba's layers produce them: steps of 0.001 to 0.1 around their initial bias."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    width = groups * channels
-    step = torch.exp(torch.rand(width, generator=generator) * math.log(100.0) + math.log(0.001))
-    return [
-        random(batch, length, width),
-        random(batch, length, width) * 0.5,
-        -torch.arange(1, states + 1).float() * torch.exp(0.3 * random(width, states)),
-        random(batch, length, groups, states),
-        random(batch, length, groups, states),
-        1 + 0.1 * random(width),
-        random(batch, length, width) if gated else None,
-        step + torch.log(-torch.expm1(-step)),
-    ]
-
-
-def with_gradients(function, tensors, gy):
-    """[y, gradients of all operands that are there]."""
-    inputs = [None if t is None else t.detach().requires_grad_() for t in tensors]
-    y = function(*inputs, True)
-    return [y.detach(), *torch.autograd.grad(y, [t for t in inputs if t is not None], gy)]
+SLOW = ("sequential", "log-step", "reference")  # seconds a call
+SLOW_STEPS = 1 << 14
+QUICK_S = 0.5  # they, too, are timed again and again where they take less than this
+REST_S = (
+    0.01  # OpenMP threads of one implementation spin for some milliseconds, which must not be in the next one's way
+)
 
 
 def peak_bytes(work) -> int | None:
@@ -89,9 +58,9 @@ def peak_bytes(work) -> int | None:
             control.write("5")
         before = kibibytes("VmRSS")
     except OSError:
-        return None
+        before = None
     work()
-    return (kibibytes("VmHWM") - before) * 1024
+    return None if before is None else (kibibytes("VmHWM") - before) * 1024
 
 
 def seconds(work) -> float:
@@ -122,47 +91,50 @@ class OtherLoad:
         return max(0.0, busy - self.start[0]) / (clock - self.start[1])
 
 
+def measure_first(function, problem) -> dict:
+    """Peak memory and distance from float64 of one call with gradients, and its time and that of one without."""
+    short = problem.start(64)
+    with_gradients(function, short, problem.gy[:, :64])  # compiles
+    ours, taken = [], []
+    memory = peak_bytes(lambda: taken.append(seconds(lambda: ours.extend(problem.both(function)))))
+    return {
+        "forward_s": seconds(lambda: problem.forward(function)),
+        "forward_backward_s": taken[0],
+        "peak_memory_of_u": None if memory is None else memory / (problem.tensors[0].numel() * 4),
+        "max_relative_error": max(
+            ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, problem.truth, strict=True)
+        ),
+    }
+
+
 def measure_row(name, threads, functions, budget_s) -> list[dict]:
     """One result per implementation: fastest times, peak memory, and the distance from float64."""
     torch.set_num_threads(threads)
     others = OtherLoad()
-    tensors = operands(*ROWS[name])
-    gy = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1))
-    short = [t if t is None or t.dim() < 3 else t[:, :64].contiguous() for t in tensors]
-    doubles = [None if t is None else t.double() for t in tensors]
-    truth = with_gradients(torch_scan.scan, doubles, gy.double())
+    whole = Problem(operands(*ROWS[name]))
+    part = whole if whole.steps <= SLOW_STEPS else Problem(whole.start(SLOW_STEPS))
     results = {}
     for label, function in functions.items():
-        with_gradients(function, short, gy[:, :64])  # compiles
-        ours = []
-        memory = peak_bytes(lambda f=function, kept=ours: kept.extend(with_gradients(f, tensors, gy)))
-        error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, truth, strict=True))
-        results[label] = {
-            "row": name,
-            "threads": threads,
-            "implementation": label,
-            "forward_s": math.inf,
-            "forward_backward_s": math.inf,
-            "peak_memory_of_u": None if memory is None else memory / (tensors[0].numel() * 4),
-            "max_relative_error": error,
-        }
+        problem = part if label in SLOW else whole
+        found = measure_first(function, problem)
+        for key in ("forward_s", "forward_backward_s"):
+            found[key] *= whole.steps / problem.steps
+        timed_on = "" if problem is whole else f" (timed on {problem.steps:,} steps)"
+        results[label] = {"row": name, "threads": threads, "implementation": label, "timed_on": timed_on} | found
+    quick = [label for label in functions if label not in SLOW or results[label]["forward_backward_s"] < QUICK_S]
     start, rounds = time.perf_counter(), 0
     while rounds < 3 or time.perf_counter() - start < budget_s:
-        for label, function in functions.items():
-            if label in SLOW and rounds >= 1:
-                continue
-            time_round(results[label], function, tensors, gy)
+        for label in quick:
+            time_round(results[label], functions[label], whole)
         rounds += 1
     busy = others.cores()
     return [result | {"cores_busy_with_other_work": busy} for result in results.values()]
 
 
-def time_round(result, function, tensors, gy) -> None:
-    with torch.no_grad():
-        forward = seconds(lambda: function(*tensors, True))
-    both = seconds(lambda: with_gradients(function, tensors, gy))
-    result["forward_s"] = min(result["forward_s"], forward)
-    result["forward_backward_s"] = min(result["forward_backward_s"], both)
+def time_round(result, function, problem) -> None:
+    for key, work in (("forward_s", problem.forward), ("forward_backward_s", problem.both)):
+        time.sleep(REST_S)
+        result[key] = min(result[key], seconds(lambda work=work: work(function)))
 
 
 FIRST_CALL = """
@@ -204,6 +176,26 @@ def machine() -> dict:
     }
 
 
+def write(report, path) -> None:
+    """In the order of the rows, at once or not at all."""
+    order = list(ROWS)
+    report["results"].sort(key=lambda r: (order.index(r["row"]), r["threads"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    unfinished.replace(path)
+
+
+def kept(path, machine_now, rows, threads) -> list[dict]:
+    """Results of an earlier run on this machine that this one does not measure."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text())
+    if earlier["machine"] != machine_now:
+        sys.exit(f"{path} was measured on another machine or with other versions; run without --keep.")
+    return [r for r in earlier["results"] if r["row"] not in rows or r["threads"] not in threads]
+
+
 def table(results) -> str:
     """Milliseconds, and in brackets how many times faster than the published sequential scan of the same row."""
     lines = [
@@ -215,7 +207,14 @@ def table(results) -> str:
         slowest = base.get((r["row"], r["threads"]), r)
         cells = [f"{1e3 * r[key]:.1f} ({slowest[key] / r[key]:.1f}x)" for key in ("forward_s", "forward_backward_s")]
         memory = "" if r["peak_memory_of_u"] is None else f"{r['peak_memory_of_u']:.1f}"
-        cells = [r["row"], str(r["threads"]), r["implementation"], *cells, memory, f"{r['max_relative_error']:.0e}"]
+        cells = [
+            r["row"],
+            str(r["threads"]),
+            r["implementation"] + r["timed_on"],
+            *cells,
+            memory,
+            f"{r['max_relative_error']:.0e}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -225,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="shapes to measure")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=8.0, help="time for repetitions of each row")
+    parser.add_argument("--keep", action="store_true", help="keep other rows' results that the output file has")
     parser.add_argument("--note", default="", help="kept in the results, for example what else ran meanwhile")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "operators.json")
     options = parser.parse_args()
@@ -233,14 +233,16 @@ def main() -> None:
     library = compile_cpp()
     if library is not None:
         functions["C++"] = cpp_scan(library)
-    report = {"machine": machine(), "note": options.note, "first_call_s": first_call_s(), "results": []}
+    report = {"machine": machine(), "note": options.note, "first_call_s": first_call_s()}
+    asked = report["machine"], options.rows, options.threads
+    report["results"] = kept(options.output, *asked) if options.keep else []
     for row in options.rows:
         for threads in options.threads:
             measured = measure_row(row, threads, functions, options.seconds)
             report["results"] += measured
-            print(f"{row}, {threads} threads, others: {measured[0]['cores_busy_with_other_work']}", file=sys.stderr)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+            write(report, options.output)
+            busy = f"cores busy with other work: {measured[0]['cores_busy_with_other_work']}"
+            print(f"{time.strftime('%H:%M:%S')} {row}, {threads} threads, {busy}", file=sys.stderr, flush=True)
     print(table(report["results"]))
     print(f"\nFirst call of a fresh process, compiling two kernels: {report['first_call_s']:.2f} s")
 

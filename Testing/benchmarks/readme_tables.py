@@ -124,7 +124,7 @@ def operators() -> str:
         )
         times = [f"{r[k] * 1e3:.0f} ({base[k] / r[k]:.1f}x)" for k in ("forward_s", "forward_backward_s")]
         memory = "" if r["peak_memory_of_u"] is None else f"{r['peak_memory_of_u']:.1f}"
-        rows.append([r["row"], r["threads"], r["implementation"], *times, memory])
+        rows.append([r["row"], r["threads"], r["implementation"] + r.get("timed_on", ""), *times, memory])
     machine = data["machine"]
     text = (
         f"Selective scan, N = 16 unless said, {machine['processor']} with {machine['cores']} cores, torch "
