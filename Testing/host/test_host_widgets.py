@@ -51,6 +51,23 @@ def test_node_selector_on_a_scene_with_nodes(selector, none_enabled, announced):
     assert (box.currentNode(), box.nodeCount(), seen) == (None, 0, [*announced, "Volume", None])
 
 
+def test_node_selector_leaves_a_node_before_it_is_gone(selector):
+    """qMRMLSceneModel takes the row away at NodeAboutToBeRemovedEvent, after all others have heard of it (-10)."""
+    import slicer
+
+    scene = slicer.mrmlScene
+    first, second = (scene.AddNewNodeByClass(VOLUME, letter) for letter in "AB")
+    box, _seen = selector(True)
+    box.setCurrentNode(second)
+    heard = []
+    tag = scene.AddObserver(scene.NodeAboutToBeRemovedEvent, lambda *_: heard.append(name(box.currentNode())))
+    told = lambda node: heard.append((name(node), bool(scene.IsNodePresent(second))))  # noqa: E731
+    box.connect("currentNodeChanged(vtkMRMLNode*)", told)
+    scene.RemoveNode(second)
+    scene.RemoveObserver(tag)
+    assert heard == ["B", ("A", True)] and box.nodeCount() == 1 and box.currentNode() is first
+
+
 def test_node_selector_lists_an_imported_scene_at_its_end(selector, tmp_path):
     """qMRMLSceneModel: nothing is added while a scene is imported, then all rows go and come again."""
     import slicer

@@ -40,8 +40,8 @@ class Observations:
 
         self._tags.append((vtk_object, vtk_object.AddObserver(event, call)))
 
-    def add_with_node(self, scene, event, method: str) -> None:
-        """Call widget.method(node) at each event of the scene about a node."""
+    def add_with_node(self, scene, event, method: str, priority: float) -> None:
+        """Call widget.method(node) at each event of the scene about a node; higher priorities come first."""
         widget = self._widget
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -49,7 +49,7 @@ class Observations:
             if widget() is not None and shiboken6.isValid(widget()):
                 getattr(widget(), method)(node)
 
-        self._tags.append((scene, scene.AddObserver(event, call)))
+        self._tags.append((scene, scene.AddObserver(event, call, priority)))
 
     def remove_all(self) -> None:
         self._remove(self._tags)
@@ -117,6 +117,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._node, self._nodes, self._attributes, self._closing = None, [], [], False
+        self._going: list = []
         self._box = QtWidgets.QComboBox(self)
         self._box.sizePolicy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
         layout = QtWidgets.QHBoxLayout(self)
@@ -151,8 +152,9 @@ class qMRMLNodeComboBox(qMRMLWidget):
                 self._announce()
 
     def _observe(self, scene) -> None:
-        self._observations.add_with_node(scene, scene.NodeAddedEvent, "_after_addition")
-        self._observations.add_with_node(scene, scene.NodeRemovedEvent, "_after_removal")
+        self._observations.add_with_node(scene, scene.NodeAddedEvent, "_after_addition", 10.0)
+        self._observations.add_with_node(scene, scene.NodeAboutToBeRemovedEvent, "_before_removal", -10.0)
+        self._observations.add_with_node(scene, scene.NodeRemovedEvent, "_after_removal", 10.0)
         self._observations.add(scene, scene.StartCloseEvent, "_before_close")
         self._observations.add(scene, scene.EndCloseEvent, "_after_close")
         self._observations.add(scene, scene.EndImportEvent, "_list_anew")
@@ -162,12 +164,17 @@ class qMRMLNodeComboBox(qMRMLWidget):
             self._show()
             self.nodeAdded.emit(node)
 
-    def _after_removal(self, node) -> None:
+    def _before_removal(self, node) -> None:
+        """The other node is announced while the one that goes still is in the scene."""
         if self._closing or node not in self._nodes:
             return
+        self._going.append(node)
         self._show()
         if self._node is not None and self._node not in self._nodes:
             self._select(self._nodes[0].GetID() if self._nodes else None)
+
+    def _after_removal(self, node) -> None:
+        self._going = [going for going in self._going if going is not node]
 
     def _before_close(self) -> None:
         self._closing = True
@@ -196,7 +203,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
     def _show(self) -> None:
         scene = self._scene
         every = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
-        self._nodes = [node for node in every if self._accepts(node)]
+        self._nodes = [node for node in every if self._accepts(node) and node not in self._going]
         self._box.blockSignals(True)
         self._box.clear()
         if self.noneEnabled:

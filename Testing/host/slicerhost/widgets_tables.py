@@ -152,9 +152,9 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
     def uncheck(self, node) -> None:
         self.setCheckState(node, QtCore.Qt.Unchecked)
 
-    def _after_removal(self, node) -> None:
+    def _before_removal(self, node) -> None:
         self._checked.discard(node.GetID())
-        super()._after_removal(node)
+        super()._before_removal(node)
 
     def _list_anew(self) -> None:
         was_ticked = bool(self._checked)
