@@ -20,7 +20,10 @@ GAIN = 1.1  # what several threads must at least bring
 
 @contextmanager
 def as_many_threads_as_pay(device: torch.device) -> Iterator[None]:
-    """Keeps torch to the calling thread inside the block where several are slower; matters on the CPU only."""
+    """Keeps torch to the calling thread inside the block where several are slower; matters on the CPU only.
+
+    torch has no such setting for one call: a thread that uses torch for the first time meanwhile also gets one only.
+    """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or several_pay(threads):
         yield
