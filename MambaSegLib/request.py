@@ -88,7 +88,9 @@ def region(request: dict) -> Roi | None:
     given = {name: request.get(name) for name in ("roi", "roi_ras", "roi_mask")}
     given = {name: value for name, value in given.items() if value not in (None, "")}
     if len(given) > 1:
-        raise UserError(f"One region of interest was expected, but {' and '.join(given)} came.", "Give only one of them.")
+        raise UserError(
+            f"One region of interest was expected, but {' and '.join(given)} came.", "Give only one of them."
+        )
     if "roi_mask" in given:
         return Roi.from_mask(read_labels(Path(given["roi_mask"]).expanduser()))
     if not given:
