@@ -60,7 +60,7 @@ def each_family():
         yield pytest.param(name, marks=() if name in EVERYDAY else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", each_family())
+@pytest.mark.parametrize("name", list(each_family()))
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_every_family_can_be_written(name, kind, tmp_path):
     packages = pytest.importorskip("onnxruntime") if kind == "onnx" else None
