@@ -70,7 +70,7 @@ def test_another_stem_stays_fresh_and_is_told(tmp_path):
 def test_blocks_without_a_place_are_told(tmp_path):
     imagenet_file(tmp_path / "vmamba.pth", depths=(1, 1, 3, 1))
     remarks = load_encoder(create("vm_unet_test", 1, 2), tmp_path / "vmamba.pth")
-    assert remarks == ["2 blocks of vmamba.pth have no place: this network has fewer per level."]
+    assert remarks == ["2 blocks of vmamba.pth without a place: this network has fewer per level."]
 
 
 @pytest.mark.parametrize("hyper", [{"width": 16}, {"states": 4}])

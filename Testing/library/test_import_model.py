@@ -94,7 +94,7 @@ def test_mirroring_and_folds(tmp_path):
     "change,complaint",
     [
         ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, "overlapping regions"),
-        ({"labels": {"background": 0, "liver": 1}}, "1 structures are named"),
+        ({"labels": {"background": 0, "liver": 1}}, "Named 1 structure"),
         ({"channel_names": {"0": "T1", "1": "T2"}}, "names 2 channels"),
     ],
 )

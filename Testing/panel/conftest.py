@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,18 +12,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, os.environ.get("MAMBASEG_TEST_HOST") or str(HERE.parent / "host"))
 
+from library_python import python_with_torch, run_python  # noqa: E402
+
 from slicerhost.fixtures import *  # noqa: E402, F403
-
-
-def python_with_torch() -> str:
-    return os.environ.get("MAMBASEG_TEST_PYTHON") or sys.executable
-
-
-def run_python(*arguments, **options) -> subprocess.CompletedProcess:
-    """The library's Python, as a user at the command line has it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [python_with_torch(), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, **options)
 
 
 @pytest.fixture(scope="session")

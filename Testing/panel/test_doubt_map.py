@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from library_python import run_python
 from test_panel_segment import linear_transform, turned_and_shifted
 
 
@@ -21,8 +22,6 @@ def doubt_of(segmentation):
 
 def test_map_equals_command_line_and_lies_on_the_image(with_map, crop, crop_file, model_folder, tmp_path):
     import slicer
-
-    from conftest import run_python
 
     transform = linear_transform("Placed", turned_and_shifted())
     crop.SetAndObserveTransformNodeID(transform.GetID())

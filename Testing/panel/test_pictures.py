@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from library_python import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 POLYP = "Polyp (colonoscopy picture)"
@@ -24,8 +25,6 @@ def picture_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def expected(picture_file, tmp_path_factory) -> np.ndarray:
     """(1, Y, X) labels that the command line writes for the file itself."""
-    from conftest import run_python
-
     output = tmp_path_factory.mktemp("cli") / "polyp.seg.nrrd"
     call = ("segment", picture_file, "-m", "polyp", "-o", output, "--device", "cpu")
     done = run_python("-m", "MambaSegLib.cli", *call)

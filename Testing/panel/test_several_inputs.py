@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from library_python import run_python
 from test_panel_segment import linear_transform, node_labels
 
 PAIR = "Pair of images"
@@ -65,8 +66,6 @@ def segment_pair(user, first):
 
 def test_result_equals_command_line_and_depends_on_the_order(user, images, crop_file, tmp_path, model_folder):
     import slicer
-
-    from conftest import run_python
 
     first, second = images
     user.ui.volumeSelector.setCurrentNode(first)

@@ -128,7 +128,7 @@ def test_a_short_budget_makes_patches_smaller_and_says_so(config, monkeypatch):
     events = []
     chosen, _ = plan.fitted(config, 600.0, CPU, Report(events.append))
     assert chosen.patch[0] < 64 and all(n % 8 == 0 for n in chosen.patch)
-    assert any("steps fit into 10 min" in e.get("text", "") for e in events)
+    assert any("The time, 10 min, is enough for" in e.get("text", "") for e in events)
     monkeypatch.setattr(plan, "try_out", lambda *_: None)
     with pytest.raises(UserError, match="No network fits"):
         plan.fitted(config, 600.0, CPU, Report())
