@@ -12,6 +12,8 @@ _IMAGES = {
     "MR": ("MRHead", "MR-head.nrrd", "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"),
     "CT": ("CTACardio", "CTA-cardio.nrrd", "3b0d4eb1a7d8ebb0c5a89cc0504640f76a030b4e869e33ff34c564c3d3b88ad2"),
 }
+# modality -> keywords of models that find something in that image.
+_SHOWN = {"MR": {"brain", "head"}, "CT": {"heart", "chest", "thorax", "lung"}}
 
 
 def _sampleName(modality: str) -> str:
@@ -33,8 +35,11 @@ def register() -> None:
         )
 
 
-def canLoad(modality: str) -> bool:
-    return modality in _IMAGES
+def modalityFor(bundle) -> str:
+    """Of the image that shows what the model finds; "" where there is none."""
+    modality = bundle.inputs[0]["modality"]
+    keywords = {word.lower() for word in bundle.data["keywords"]}
+    return modality if _SHOWN.get(modality, set()) & keywords else ""
 
 
 def load(modality: str):

@@ -119,7 +119,7 @@ class SegmentPage(Page):
 
     def _onSample(self) -> None:
         try:
-            node = Samples.load(self.models.entry.bundle.inputs[0]["modality"])
+            node = Samples.load(Samples.modalityFor(self.models.entry.bundle))
         except UserError as error:
             self.services.view.message("error", error.message, error.hint)
             return
@@ -236,8 +236,8 @@ def _takeOnlyVolume(selector) -> None:
 
 
 def _offerSample(button, bundle) -> None:
-    modality = bundle.inputs[0]["modality"] if bundle else ""
-    button.visible = Samples.canLoad(modality)
+    modality = Samples.modalityFor(bundle) if bundle else ""
+    button.visible = bool(modality)
     tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
     button.toolTip = tip.format(modality=modality)
 

@@ -246,6 +246,18 @@ def test_sample_in_one_click(user, crop_file):
     sample_data.forget()
 
 
+@pytest.mark.parametrize(
+    ("modality", "keywords", "expected"), [("MR", ["Brain"], "MR"), ("MR", ["heart"], ""), ("XC", ["brain"], "")]
+)
+def test_sample_shows_what_the_model_finds(module, modality, keywords, expected):
+    from types import SimpleNamespace
+
+    from MambaSegmentationLib import Samples
+
+    bundle = SimpleNamespace(inputs=[{"modality": modality}], data={"keywords": keywords})
+    assert Samples.modalityFor(bundle) == expected
+
+
 def test_sample_without_network(user):
     user.choose_model("Quick")
     user.click(user.ui.sampleButton)
