@@ -15,7 +15,7 @@ import torch
 
 from .torch_recurrence import Recurrence
 
-GAIN = 1.1  # what several threads must at least bring
+LOSS = 1.05  # of time in the trial; a whole scan has larger operations, too, which gain more
 
 
 @contextmanager
@@ -37,13 +37,13 @@ def as_many_threads_as_pay(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def several_pay(threads: int) -> bool:
-    """Whether ``threads`` threads do the operations of a block faster than one; takes 5 ms, once."""
+    """Whether ``threads`` threads are not slower than one on the operations of a block; takes 5 ms, once."""
     if "OpenMP" not in torch.__config__.parallel_info():
         return True  # the number cannot be changed any more
     several = block_seconds()
     torch.set_num_threads(1)
     try:
-        return block_seconds() > GAIN * several
+        return several < LOSS * block_seconds()
     finally:
         torch.set_num_threads(threads)
 

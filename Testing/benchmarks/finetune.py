@@ -116,7 +116,8 @@ def main() -> None:
     print(f"Mean {means['dice_before']} -> {means['dice_after']} in {result['time_s']} s, {result['steps']} steps")
     there = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     there[given.scenario] = {
-        "command": f"python Testing/benchmarks/finetune.py --scenario {given.scenario} --budget {given.budget}",
+        "command": f"python Testing/benchmarks/finetune.py --scenario {given.scenario} --budget {given.budget} "
+        f"--threads {given.threads}",
         "machine": f"{platform.machine()}, {given.threads} thread(s), torch {torch.__version__}",
         "taught_cases": TAUGHT,
         "mean_dice": means,
