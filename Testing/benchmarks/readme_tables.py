@@ -178,11 +178,11 @@ def finetune() -> str:
     data = json.loads((RESULTS / "finetune.json").read_text())
     rows = []
     for name, run in data.items():
-        for row in run["rows"]:
+        for row in (row for row in run["rows"] if row["cases"]):
             numbers = [f"{row['dice_before']:.3f}", f"{row['dice_after']:.3f}", f"{row['difference']:+.3f}"]
             interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
             rows.append([name, run["taught_cases"], row["structure"], row["cases"], *numbers, interval, run["steps"]])
-    runs = [f"`{run['command']}`: {run['time_s'] / 60:.1f} minutes, {run['machine']}" for run in data.values()]
+    runs = [f"- `{run['command']}`: {run['time_s'] / 60:.1f} minutes, {run['machine']}" for run in data.values()]
     header = ["Data", "Corrected cases", "Structure", "Held out", "Dice before", "after", "Change", "95 %", "Steps"]
     return "\n".join(runs) + "\n\n" + table(header, rows)
 
