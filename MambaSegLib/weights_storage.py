@@ -72,8 +72,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             continue
         scale = stored.get(name + _SCALE)
         if scale is not None:
-            array = array * scale.reshape(-1, *[1] * (array.ndim - 1))
-        arrays[name] = array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+            array = array * _beside(scale, array)
+        arrays[name] = array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array
     return arrays
 
 
@@ -94,7 +94,7 @@ def dtype_of(path: Path) -> str:
         return max(count, key=count.get)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            "The weights are not a safetensors file with float16 or float32 numbers.", "Give such a file."
+            "The weights are not a safetensors file with float16, float32 or int8 numbers.", "Give such a file."
         ) from error
 
 
@@ -114,4 +114,9 @@ def _in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     rows = np.abs(array.reshape(len(array), -1)).max(1)
     scale = np.where(rows > 0, rows / 127, 1).astype(np.float32)
-    return np.rint(array / scale.reshape(-1, *[1] * (array.ndim - 1))).astype(np.int8), scale
+    return np.rint(array / _beside(scale, array)).astype(np.int8), scale
+
+
+def _beside(scale: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """The scales in the shape that meets the first axis of the array."""
+    return scale.reshape(-1, *[1] * (array.ndim - 1))

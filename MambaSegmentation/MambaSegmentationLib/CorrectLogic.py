@@ -137,10 +137,8 @@ def _region(found: np.ndarray, edited: np.ndarray, volume) -> list[float]:
     boxes = [np.argwhere(mask) for mask in (found, edited)]
     low = np.maximum(np.min([b.min(axis=0) for b in boxes if len(b)], axis=0) - margin, 0)
     high = np.minimum(np.max([b.max(axis=0) for b in boxes if len(b)], axis=0) + margin, np.array(found.shape) - 1)
-    low, high = low - 0.5, high + 0.5  # whole voxels: a picture has but one slice
-    ends = np.array([[x, y, z, 1.0] for z in (low[0], high[0]) for y in (low[1], high[1]) for x in (low[2], high[2])])
-    corners = (np.diag([-1.0, -1.0, 1.0]) @ SceneIO.ijkToRas(volume)[:3] @ ends.T).T
-    return np.c_[corners.min(axis=0), corners.max(axis=0)].ravel().tolist()
+    # Whole voxels, as a picture has but one slice; arrays count K, J, I.
+    return np.c_[SceneIO.lpsBounds(volume, low[::-1] - 0.5, high[::-1] + 0.5)].ravel().tolist()
 
 
 def _editable(editorNode, segmentationNode, volume) -> np.ndarray:

@@ -31,10 +31,8 @@ class MayChangeView:
         self._isReading = False
 
     def _row(self, segmentation, segmentId: str) -> tuple:
-        name, isHidden = (
-            SegmentVoxels.nameOf(segmentation, segmentId),
-            not SegmentVoxels.isVisible(segmentation, segmentId),
-        )
+        name = SegmentVoxels.nameOf(segmentation, segmentId)
+        isHidden = not SegmentVoxels.isVisible(segmentation, segmentId)
         text = _("{name} (hidden, stays as it is)").format(name=name) if isHidden else name
         return segmentId, text, not isHidden and segmentId not in self._state.lockedSegments, isHidden
 

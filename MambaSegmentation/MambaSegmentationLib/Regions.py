@@ -41,9 +41,8 @@ def bounds(roiNode, volumeNode) -> tuple[list[float], str]:
 def _checkOverlap(roiNode, volumeNode, low, high) -> None:
     """Raises UserError when the box (LPS mm, the volume's own coordinates) does not meet the volume."""
     size = np.array(volumeNode.GetImageData().GetDimensions())
-    ends = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in size), [1.0], indexing="ij")).reshape(4, -1)
-    outline = (SceneIO.ijkToRas(volumeNode) @ ends)[:3].T * SceneIO.RAS_TO_LPS
-    if (low >= outline.max(axis=0)).any() or (high <= outline.min(axis=0)).any():
+    first, last = SceneIO.lpsBounds(volumeNode, np.full(3, -0.5), size - 0.5)
+    if (low >= last).any() or (high <= first).any():
         raise UserError(
             _("The region '{roi}' lies outside the volume '{volume}'.").format(
                 roi=roiNode.GetName(), volume=volumeNode.GetName()

@@ -162,10 +162,6 @@ def _records(count: int) -> str:
     return counted(count, _("record"), _("records"))
 
 
-def _records(count: int) -> str:
-    return counted(count, _("record"), _("records"))
-
-
 def dicomSource(case: ReviewCase) -> str:
     """A file of the image's DICOM series, or its folder; "" when it did not come from DICOM."""
     uids = (case.volume.GetAttribute("DICOM.instanceUIDs") or "").split()

@@ -91,9 +91,21 @@ def ijkToRas(volumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+def ijkToLps(volumeNode) -> np.ndarray:
+    """(3, 4), the same geometry as files have it."""
+    return RAS_TO_LPS[:, None] * ijkToRas(volumeNode)[:3]
+
+
+def lpsBounds(volumeNode, low, high) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest LPS mm of the box between two places among the volume's voxels, (I, J, K) each."""
+    ends = np.array(np.meshgrid(*zip(low, high, strict=True), [1.0], indexing="ij")).reshape(4, -1)
+    corners = ijkToLps(volumeNode) @ ends
+    return corners.min(axis=1), corners.max(axis=1)
+
+
 def lpsGeometry(volumeNode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(spacing in mm, origin in LPS mm, direction (3, 3)) of the volume as files have them."""
-    matrix = np.diag([-1.0, -1.0, 1.0]) @ ijkToRas(volumeNode)[:3]
+    matrix = ijkToLps(volumeNode)
     spacing_mm = np.linalg.norm(matrix[:, :3], axis=0)
     return spacing_mm, matrix[:, 3], matrix[:, :3] / spacing_mm
 
@@ -156,14 +168,15 @@ class ExchangeFolder:
         shutil.rmtree(path.parent, ignore_errors=True)
 
     def clear(self) -> None:
-        shutil.rmtree(self._path or "", ignore_errors=True)
+        if self._path:
+            shutil.rmtree(self._path, ignore_errors=True)
         self._path = None
         self._volumes.clear()
 
 
 def _nrrdHeader(volumeNode) -> str:
-    matrix = ijkToRas(volumeNode)[:3] * RAS_TO_LPS[:, None]
-    vectors = ["({})".format(",".join(repr(float(value)) for value in column)) for column in matrix.T]
+    columns = ijkToLps(volumeNode).T
+    vectors = ["({})".format(",".join(repr(float(value)) for value in column)) for column in columns]
     size = " ".join(map(str, volumeNode.GetImageData().GetDimensions()))
     return (
         "NRRD0004\ntype: float\ndimension: 3\nspace: left-posterior-superior\n"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from MambaSegLib import label_table
 from MambaSegLib.bundle import Label, ModelBundle
 from MambaSegLib.inference import load_network, predict
 from MambaSegLib.job import Report
@@ -121,7 +122,7 @@ def mean_dice(
     Args:
         look: called with every case and its predicted label values, (Z, Y, X); None: nobody looks.
     """
-    predictor = Predictor(network, named(labels), recipe, device)
+    predictor = Predictor(network, label_table.from_json(labels), recipe, device)
     found = {label.value: [] for label in predictor.labels}
     for case in cases:
         predicted = predictor.label_map(case, only_cancel(report)).array
@@ -149,7 +150,7 @@ def full_table(
     Returns:
         Rows ``{structure, name, unit, mean, sd, n}`` as bundle.json keeps them.
     """
-    predictor = Predictor(network, named(labels), recipe, device)
+    predictor = Predictor(network, label_table.from_json(labels), recipe, device)
     rows = []
     for done, case in enumerate(cases):
         report.progress(done, count, f"Evaluating {case.name}")
@@ -161,11 +162,6 @@ def full_table(
 def _in_pixels(row: dict) -> dict:
     """A row of pictures, which are read as if a pixel were 1 mm."""
     return row | {"name": row["name"].replace("1 mm", "1 pixel"), "unit": row["unit"].replace("mm", "pixels")}
-
-
-def named(labels: list[dict]) -> list[Label]:
-    """Labels as bundle.json keeps them -> values."""
-    return [Label.from_json(row) for row in labels]
 
 
 def case_rows(predicted: np.ndarray, case: HeldOutCase, labels: Sequence[Label]) -> list[dict]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from MambaSegLib import catalogue, model_store
+from MambaSegLib import catalogue, label_table, model_store
 from MambaSegLib.bundle import ModelBundle, write_bundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.inference import load_network, resolve_device
@@ -21,7 +21,7 @@ from . import adapters, checkpoint, gate
 from .anchor import Anchored
 from .checkpoint import RunState
 from .config import TrainConfig
-from .evaluate import Predictor, named, only_cancel
+from .evaluate import Predictor, only_cancel
 from .finetune_bundle import child_data, config_of, plain_network
 from .finetune_data import REPLAY_SHARE, Gathered, Mixture, gather, read_training, told_anew
 from .loop import LAST, Run, loop
@@ -172,7 +172,7 @@ def train_on(task: Task, cases, folder, steps: int, title: str = "") -> RunState
         if task.cases.protocol == "hold-out":
             shown = task.cases.held_out[:CURVE_CASES]
             validation += [held_out_case(case, config.recipe, task.values) for case in shown]
-            labels = named(task.table.labels)
+            labels = label_table.from_json(task.table.labels)
             work.preview = Preview(validation[0], read_image(shown[0]), labels, task.folder, report)
         left, work.afterwards_s = training_budget(task)
         work.pace, work.validate_times = Pace(left), CURVE_POINTS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,9 +48,7 @@ class Preview:
         gap = np.full((len(self._reference), _GAP, 3), _GREY, np.uint8)
         pixels = np.concatenate([self._reference, gap, self._drawn(found)], axis=1)
         path = self._folder / f"preview_{step:06}.png"
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(png(pixels))
-        os.replace(unfinished, path)
+        path.write_bytes(png(pixels))
         count = self._image.shape[self._axis]
         where = f", slice {self._index + 1} of {count}" if count > 1 else ""
         self._report.picture(step, str(path), f"Step {step}: {case.name}{where}; left the reference, right the model")
