@@ -1,31 +1,26 @@
 """The job "export_seg": a label map on a DICOM series becomes a DICOM Segmentation object. Needs highdicom.
 
 It says which algorithm made it (name, family, version), what every segment is (coded category and type), and which
-slices it was drawn on. What was written is read back and compared before the file gets its name.
+slices it was drawn on. On request a Structured Report with the volumes goes with it. What was written is read back and
+compared before the files get their names.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
-import uuid
 from pathlib import Path
 
 import numpy as np
 
-from . import __version__, catalogue, label_table
+from . import __version__, catalogue, dicom_report, label_table
 from .bundle import Label, ModelBundle
-from .dicom_source import matching_series
+from .dicom_codes import LONG_STRING, MAKER, algorithm_version, code, codes_of, person
+from .dicom_file import new_file, write_new
+from .dicom_source import hounsfield, matching_series
 from .errors import UserError
 from .image import read_labels
 from .job import Report
-from .label_file import TISSUE
-from .safe_file import cannot_write
 from .steps import Steps
-
-_MAKER = "Slicer Mamba Segmentation"
-_TEXT = 64  # characters of a DICOM long string
 
 
 def run(request: dict, report: Report, warm: dict | None = None) -> dict:
@@ -45,7 +40,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         UserError: anything the user can put right; nothing is written then. Cancelled: by the report.
     """
     job = Steps(report, {} if warm is None else warm)
-    output = _new_file(request)
+    output, about = _new_files(request)
     bundle = catalogue.find(request["model"]) if request.get("model") else None
     with job.step("read", "Reading the label map"):
         labels = read_labels(request["labels"])
@@ -53,14 +48,32 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     with _highdicom_there(), job.step("match", "Finding the slices of the DICOM series"):
         headers, pixels = matching_series(request["source"], labels, job.warn)
     numbered = _numbered(pixels, structures)
+    with job.step("measure", "Measuring the segments"):
+        hu = hounsfield(headers, job.warn) if about else None
+        rows = dicom_report.measured(numbered, len(structures), labels.voxel_volume_mm3, hu)
     with job.step("encode", "Making the DICOM object"):
         dataset = _segmentation(headers, numbered, structures, bundle, request)
+        objects = [(dataset, output, lambda path: _check(path, numbered, [h.SOPInstanceUID for h in headers]))]
+        if about:
+            made = dicom_report.make(headers, dataset, structures, rows, bundle, request)
+            objects.append((made, about, lambda path: dicom_report.check(path, rows)))
     with job.step("write", "Writing and reading back"):
-        _write(dataset, output, numbered, [h.SOPInstanceUID for h in headers])
-    count = np.bincount(numbered.ravel(), minlength=len(structures) + 1)
-    rows = [{"number": i, "name": s.name, "voxels": int(count[i])} for i, s in enumerate(structures, start=1)]
-    result = {"output": str(output), "segments": rows, "slices": len(headers)}
+        write_new(objects)
+    rows = [row | {"name": structure.name} for row, structure in zip(rows, structures, strict=True)]
+    result = {"output": str(output), "report": about and str(about), "segments": rows, "slices": len(headers)}
     return result | {"seconds": job.seconds, "warnings": job.warnings}
+
+
+def _new_files(request: dict) -> tuple[Path, Path | None]:
+    """The names of the segmentation and the report; both are free."""
+    output = new_file(request["output"])
+    if not request.get("report"):
+        return output, None
+    dicom_report.check_request(request)
+    about = new_file(request["report"])
+    if about == output:
+        raise UserError("Two file names were expected, but segmentation and report share one.", "Choose another name.")
+    return output, about
 
 
 @contextlib.contextmanager
@@ -73,19 +86,6 @@ def _highdicom_there():
             "Install it: pip install highdicom (or this project with its extra 'dicom').",
         ) from error
     yield
-
-
-def _new_file(request: dict) -> Path:
-    path = Path(request["output"]).expanduser()
-    if not path.name.lower().endswith(".dcm"):
-        raise UserError(f"A file name ending in .dcm was expected as output, but '{path.name}' came.", "Add .dcm.")
-    if path.exists():
-        raise UserError(f"'{path}' exists already, and DICOM objects are never overwritten.", "Choose another name.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            return path
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _structures(request: dict, labels: np.ndarray, bundle: ModelBundle | None) -> tuple[Label, ...]:
@@ -134,13 +134,13 @@ def _segmentation(headers: list, numbered: np.ndarray, structures, bundle: Model
         series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,
         sop_instance_uid=hd.UID(),
         instance_number=1,
-        manufacturer=_MAKER,
-        manufacturer_model_name=(bundle.id if bundle else _MAKER)[:_TEXT],
+        manufacturer=MAKER,
+        manufacturer_model_name=(bundle.id if bundle else MAKER)[:LONG_STRING],
         software_versions=__version__,
-        device_serial_number=bundle.sha256[:_TEXT] if bundle else __version__,
+        device_serial_number=bundle.sha256[:LONG_STRING] if bundle else __version__,
         content_label="SEGMENTATION",
-        content_creator_name=_person(request.get("creator")),
-        series_description=description[:_TEXT],
+        content_creator_name=person(request.get("creator")),
+        series_description=description[:LONG_STRING],
     )
     dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: a structure's name may be written in any script
     return dataset
@@ -153,64 +153,37 @@ def _algorithm(bundle: ModelBundle | None):
     if bundle is None:
         return None
     parameters = {"model": bundle.id, "sha256": bundle.sha256}
-    family, version = codes.DCM.ArtificialIntelligence, f"{bundle.version} ({bundle.sha256[:12]})"
-    return hd.AlgorithmIdentificationSequence(bundle.title[:_TEXT], family, version, _MAKER, parameters)
+    family, version = codes.DCM.ArtificialIntelligence, algorithm_version(bundle)
+    return hd.AlgorithmIdentificationSequence(bundle.title[:LONG_STRING], family, version, MAKER, parameters)
 
 
 def _description(number: int, label: Label, kind: str, algorithm):
     import highdicom as hd
 
-    codes = label.terminology or {}
-    category, named = codes.get("category") or TISSUE, codes.get("type") or TISSUE
+    category, named, modifier = codes_of(label)
     segment = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=label.name[:_TEXT],
-        segmented_property_category=_code(category),
-        segmented_property_type=_code(named),
+        segment_label=label.name[:LONG_STRING],
+        segmented_property_category=code(category),
+        segmented_property_type=code(named),
         algorithm_type=kind,
         algorithm_identification=algorithm,
         tracking_uid=hd.UID(),
-        tracking_id=f"{label.value} {label.name}"[:_TEXT],
+        tracking_id=f"{label.value} {label.name}"[:LONG_STRING],
         display_color=hd.color.CIELabColor.from_rgb(*label.color),
     )
-    if codes.get("type_modifier"):
+    if modifier:
         item = segment.SegmentedPropertyTypeCodeSequence[0]
-        item.SegmentedPropertyTypeModifierCodeSequence = [_code(codes["type_modifier"])]
+        item.SegmentedPropertyTypeModifierCodeSequence = [code(modifier)]
     return segment
 
 
-def _code(triplet):
+def _check(path: Path, numbered: np.ndarray, slices: list[str]) -> None:
+    """Read a segmentation back; RuntimeError when a voxel is another one."""
     import highdicom as hd
 
-    scheme, value, meaning = triplet
-    return hd.sr.CodedConcept(value, scheme, meaning[:_TEXT])
-
-
-def _person(name: str | None) -> str | None:
-    """`name` in DICOM's form, family^given; a plain name counts as the family's."""
-    if not name or not name.strip():
-        return None
-    plain = name.replace("\\", " ").replace("=", " ").strip()[: _TEXT - 1]
-    return plain if "^" in plain else plain + "^"
-
-
-def _write(dataset, output: Path, numbered: np.ndarray, slices: list[str]) -> None:
-    """Write under another name, read back, compare, and only then give the file its name."""
-    import highdicom as hd
-
-    unfinished = output.with_name(f".{uuid.uuid4().hex[:8]}-{output.name}")
-    try:
-        dataset.save_as(unfinished, enforce_file_format=True)
-        stored = hd.seg.segread(unfinished).get_pixels_by_source_instance(
-            slices, combine_segments=True, ignore_spatial_locations=False, assert_missing_frames_are_empty=True
-        )
-        if not np.array_equal(stored, numbered):
-            raise RuntimeError(f"the DICOM object does not hold the {np.count_nonzero(numbered)} voxels put into it")
-        if output.exists():  # made by somebody else meanwhile
-            raise UserError(f"'{output}' exists already, and is never overwritten.", "Choose another name.")
-        os.replace(unfinished, output)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    stored = hd.seg.segread(path).get_pixels_by_source_instance(
+        slices, combine_segments=True, ignore_spatial_locations=False, assert_missing_frames_are_empty=True
+    )
+    if not np.array_equal(stored, numbered):
+        raise RuntimeError(f"the DICOM object does not hold the {np.count_nonzero(numbered)} voxels put into it")

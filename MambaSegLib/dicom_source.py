@@ -88,6 +88,27 @@ def onto_slices(labels: Volume, headers: list) -> np.ndarray:
     return _picked(turned, indices, labels)
 
 
+def hounsfield(headers: list, warn: Callable[[str], None]) -> np.ndarray | None:
+    """The pixels of a CT in Hounsfield units, (slices, rows, columns); None for other images.
+
+    `warn` is told when it is a CT whose numbers are no Hounsfield units.
+    """
+    import SimpleITK as sitk
+
+    first = headers[0]
+    if first.get("Modality") != "CT":
+        return None
+    if first.get("RescaleSlope") is None or first.get("RescaleType", "HU") not in ("HU", "", None):
+        warn("The CT's numbers are not marked as Hounsfield units, so the report has no mean and standard deviation.")
+        return None
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(header.filename) for header in headers])
+    try:
+        return sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise UserError("The pixels of the DICOM series cannot be read.", "Are all files complete?") from error
+
+
 def _picked(turned: np.ndarray, indices: tuple, labels: Volume) -> np.ndarray:
     """turned[indices], 0 beyond the array."""
     result = np.zeros([len(index) for index in indices], turned.dtype)
