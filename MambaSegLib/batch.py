@@ -1,8 +1,8 @@
-"""The job "batch": one model over a cohort, on several processes of this machine or on a cluster of dask.distributed.
+"""The job "batch": one model over a cohort, in this process, on several of this machine, or on a cluster of dask.
 
 Every case ends with two files, written in this order: ``<case>.seg.nrrd`` and ``<case>.review.json``. The second one is
 the receipt: a case with a receipt for the same image and model is done, whoever asks again. So a worker may die at any
-moment: its case is given to another one, and what was done stays done.
+moment: its case is given to another one, and what was done stays done. The job "batch_look" says how a batch stands.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import csv
 import hashlib
 import io
 import queue
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
-from . import catalogue, scores_file
+from . import batch_case, catalogue, scores_file
 from .batch_receipt import receipt
 from .bundle import ModelBundle
 from .case_files import ImageCase, find_cases
@@ -25,7 +27,8 @@ from .wording import counted
 
 SUMMARY = "summary.csv"
 _POLL_S = 0.3
-_PASSED_ON = ("device", "overlap", "mirror", "labels", "smoothing_mm", "largest_component")
+_WISHES = ("labels", "smoothing_mm", "largest_component")  # nothing asked for is the same as not asked
+_PASSED_ON = ("device", "overlap", "mirror", *_WISHES)
 
 
 def run(request: dict, report: Report, warm: dict | None = None) -> dict:
@@ -33,10 +36,12 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
     Args:
         request: "inputs" (files, folders, CSV; see `case_files`), "model" (id or folder), "output" (folder); optional
-            "workers" (processes, default 1), "scheduler" (address of a running dask scheduler, whose workers see the
-            same files and have this package), "resume" (True: go on in a folder that has results), and of the job
-            "segment": "device", "overlap", "mirror", "labels", "smoothing_mm", "largest_component".
-        report: progress by case and cancellation. warm: not used, the workers keep their models warm.
+            "workers" (processes, default 1; 0: in this process, which needs no dask), "scheduler" (address of a
+            running dask scheduler, whose workers see the same files and have this package), "resume" (True: go on in a
+            folder that has results), and of the job "segment": "device", "overlap", "mirror", "labels",
+            "smoothing_mm", "largest_component".
+        report: progress by case and cancellation.
+        warm: kept by the caller between runs; used by the cases of this process, workers have their own.
 
     Returns:
         {output, summary, cases, done, skipped, failed: [{case, error}]}
@@ -45,32 +50,75 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         UserError: nothing to do, or the folder, model or scheduler is not usable. A case that fails is no error: it is
             in the summary, and the others go on. Cancelled: by the report; what was done stays.
     """
-    cases = find_cases(request["inputs"])
-    bundle = catalogue.find(request["model"])
-    folder = _output_folder(request)
-    options = {name: request[name] for name in _PASSED_ON if request.get(name) is not None}
-    tasks = {case.name: _task(case, bundle, folder, options) for case in cases}
-    _refuse_others(tasks)
+    folder = Path(request["output"]).expanduser().resolve()
+    tasks = _tasks(request, folder, report)
+    _make_folder(folder, bool(request.get("resume")))
     finished = {name: done for name, task in tasks.items() if (done := receipt(task))}
-    skipped = len(finished)
+    skipped, total = len(finished), len(tasks)
     if skipped:
-        report.message(f"Done already: {skipped} of {counted(len(cases), 'case')}.")
+        report.message(f"Done already: {skipped} of {counted(total, 'case')}.")
+    waiting = {name: task for name, task in tasks.items() if name not in finished}
+    _write_summary(folder, tasks, finished)
+    report.progress(skipped, total, "Cases")
     try:
-        waiting = {name: task for name, task in tasks.items() if name not in finished}
-        if waiting:
-            _compute(waiting, finished, len(cases), request, report)
+        with closing(_outcomes(waiting, total, request, report, {} if warm is None else warm)) as outcomes:
+            for name, outcome in outcomes:
+                finished[name] = outcome
+                with suppress(UserError):  # some program shows it, and keeps others from writing: the next time
+                    _write_summary(folder, tasks, finished)
+                if outcome["error"]:
+                    report.message(f"{name}: {outcome['error']}", "warning")
+                report.progress(len(finished), total, name)
     finally:
         _write_summary(folder, tasks, finished)
     failed = [{"case": name, "error": done["error"]} for name, done in finished.items() if done["error"]]
-    result = {"output": str(folder), "summary": str(folder / SUMMARY), "cases": len(cases), "skipped": skipped}
-    return result | {"done": len(cases) - skipped - len(failed), "failed": failed}
+    result = {"output": str(folder), "summary": str(folder / SUMMARY), "cases": total, "skipped": skipped}
+    return result | {"done": total - skipped - len(failed), "failed": failed}
+
+
+def look(request: dict, report: Report, warm: dict | None = None) -> dict:
+    """The job "batch_look": what `run` would find with the same request; reads no image and writes nothing.
+
+    Returns:
+        {cases, done (of them, by an earlier run), summary (path; "" without an earlier run)}. With a summary, "resume"
+        is what goes on there.
+
+    Raises:
+        UserError: as `run`, also when the output folder has other files. Cancelled: by the report.
+    """
+    folder = Path(request["output"]).expanduser().resolve()
+    tasks = _tasks(request, folder, report)
+    summary = folder / SUMMARY
+    if not summary.is_file():
+        _refuse_full(folder, "Choose another one.")
+        return {"cases": len(tasks), "done": 0, "summary": ""}
+    done = 0
+    for task in tasks.values():
+        report.check_cancelled()
+        done += receipt(task) is not None
+    return {"cases": len(tasks), "done": done, "summary": str(summary)}
+
+
+def _tasks(request: dict, folder: Path, report: Report) -> dict[str, dict]:
+    """What is to be done by the name of its case. Raises UserError when it cannot be done."""
+    cases, bundle = find_cases(request["inputs"]), catalogue.find(request["model"])
+    _refuse_unfit(cases, bundle)
+    options = {name: request[name] for name in _PASSED_ON if request.get(name) is not None}
+    tasks = {}
+    for case in cases:
+        report.check_cancelled()
+        tasks[case.name] = _task(case, bundle, folder, options)
+    _refuse_others(tasks)
+    return tasks
 
 
 def _task(case: ImageCase, bundle: ModelBundle, folder: Path, options: dict) -> dict:
     images = [str(path.resolve()) for path in case.images]
     output = str(folder / f"{case.name}.seg.nrrd")
     request = options | {"input": images, "model": str(bundle.folder), "output": output}
-    state = file_key([Path(image) for image in images]) + repr(sorted(options.items()))
+    # Asked for by default or by name is the same, and so is the result on whatever device.
+    asked = {name: value for name, value in options.items() if name != "device" and (value or name not in _WISHES)}
+    state = file_key([Path(image) for image in images]) + repr(sorted(asked.items()))
     fingerprint = hashlib.sha256(state.encode("utf-8", errors="surrogatepass")).hexdigest()
     return {
         "case": case.name,
@@ -92,36 +140,58 @@ def _refuse_others(tasks: dict[str, dict]) -> None:
             )
 
 
-def _output_folder(request: dict) -> Path:
-    folder = Path(request["output"]).expanduser().resolve()
+def _refuse_unfit(cases: list[ImageCase], bundle: ModelBundle) -> None:
+    """Raise UserError when no case has as many images as the model needs; single ones fail on their own."""
+    fitting = {len(bundle.inputs)} | ({1} if bundle.is_for_pictures else set())
+    if not any(len(case.images) in fitting for case in cases):
+        names = ", ".join(item["name"] for item in bundle.inputs)
+        raise UserError(
+            f"The model '{bundle.id}' expects {counted(len(bundle.inputs), 'image')} per case ({names}), but "
+            f"'{cases[0].name}' has {len(cases[0].images)}, and so on.",
+            "Name the images of a case CASE_0000.nii.gz, CASE_0001.nii.gz ..., or list them in a CSV.",
+        )
+
+
+def _refuse_full(folder: Path, hint: str) -> None:
+    try:
+        is_full = folder.exists() and any(folder.iterdir())
+    except OSError as error:  # a file, or no right to look into it
+        raise cannot_write(folder, error) from error
+    if is_full:
+        raise UserError(f"An empty output folder was expected, but '{folder}' has files.", hint)
+
+
+def _make_folder(folder: Path, is_resumed: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    if any(folder.iterdir()) and not request.get("resume"):
-        raise UserError(
-            f"An empty output folder was expected, but '{folder}' has files.",
-            "Choose another one, or go on there with --resume.",
-        )
-    return folder
+    if not is_resumed:
+        _refuse_full(folder, "Choose another one, or go on there with --resume.")
 
 
-def _compute(waiting: dict, finished: dict, total: int, request: dict, report: Report) -> None:
-    """Fill `finished` with the outcome of every waiting task."""
+def _outcomes(waiting: dict, total: int, request: dict, report: Report, warm: dict) -> Iterator[tuple[str, dict]]:
+    """(name, outcome) of every waiting task, as they are ready."""
+    workers = _workers(request)
+    if waiting and (workers or request.get("scheduler")):
+        return _by_workers(waiting, min(workers, len(waiting)), request.get("scheduler"), report)
+    return batch_case.one_by_one(waiting, total, report, warm)
+
+
+def _by_workers(waiting: dict, workers: int, scheduler: str | None, report: Report) -> Iterator[tuple[str, dict]]:
     report.message("Starting the workers")
     outcomes: queue.SimpleQueue = queue.SimpleQueue()
     try:
         from . import batch_worker
     except ImportError as error:
         raise UserError(
-            f"A batch needs the Python package {error.name!r}, which is not installed.",
-            "Install it: pip install 'dask[distributed]' (or this project with its extra 'batch').",
+            f"A batch on several processes needs the Python package {error.name!r}, which is not installed.",
+            "Install it: pip install 'dask[distributed]' (or this project with its extra 'batch'), or use --workers 0.",
         ) from error
-    with batch_worker.cluster(request.get("scheduler"), _workers(request, len(waiting))) as client:
+    with batch_worker.cluster(scheduler, workers) as client:
         futures = {client.submit(batch_worker.process, task, pure=False): name for name, task in waiting.items()}
         for future in futures:
             future.add_done_callback(outcomes.put)
-        report.progress(len(finished), total, "Cases")
         left = len(futures)
         while left:
             report.check_cancelled()
@@ -130,18 +200,14 @@ def _compute(waiting: dict, finished: dict, total: int, request: dict, report: R
             except queue.Empty:
                 continue
             left -= 1
-            name = futures[future]
-            finished[name] = future.result() if future.status == "finished" else {"error": _death(future)}
-            if finished[name]["error"]:
-                report.message(f"{name}: {finished[name]['error']}", "warning")
-            report.progress(len(finished), total, name)
+            yield futures[future], future.result() if future.status == "finished" else {"error": _death(future)}
 
 
-def _workers(request: dict, cases: int) -> int:
-    count = request.get("workers") or 1
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UserError(f"A number of workers from 1 on was expected, but {count!r} came.", "Use 1 on a laptop.")
-    return min(count, cases)
+def _workers(request: dict) -> int:
+    count = 1 if request.get("workers") is None else request["workers"]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise UserError(f"A number of workers from 0 on was expected, but {count!r} came.", "Use 1 on a laptop.")
+    return count
 
 
 def _death(future) -> str:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from . import scores_file
-from .batch_receipt import receipt
-from .errors import UserError
-from .job import Report, resolve
+from . import batch_case
+from .errors import MissingPackage, UserError
+from .job import Report
 
 _PLUGIN = "mambaseg"
 _START_S = 180
@@ -46,18 +45,13 @@ class Keeper(WorkerPlugin):
 
 
 def process(task: dict) -> dict:
-    """One case: returns its receipt, or {"error": text}. Computes nothing when the case is done."""
+    """One case: returns its receipt, or {"error": text}; see `batch_case.process`."""
     keeper = get_worker().plugins[_PLUGIN]
     with keeper.one_at_a_time:
-        done = receipt(task)
-        if done:
-            return done
         try:
-            result = resolve("segment")(task["request"], Report(), keeper.warm)
-            scores_file.write(task["output"], result, case=task["case"], fingerprint=task["fingerprint"])
-            return receipt(task)
-        except Exception as error:  # whatever it is: the other cases go on, and the summary says it
-            return {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
+            return batch_case.process(task, Report(), keeper.warm)
+        except MissingPackage as error:
+            return {"error": str(error)}
 
 
 @contextmanager

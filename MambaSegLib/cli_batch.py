@@ -16,7 +16,8 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="FOLDER", help="gets one file per case and summary.csv"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    workers = "processes on this machine (default: 1); 0: in this process, which needs no dask"
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this dask scheduler instead")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")

@@ -28,7 +28,9 @@ JOBS = {
     "compare": "MambaSegLib.comparison:run",
     "export_seg": "MambaSegLib.dicom_seg:run",
     "batch": "MambaSegLib.batch:run",
+    "batch_look": "MambaSegLib.batch:look",
     "import": "MambaSegLib.import_model:run",
+    "remote": "MambaSegLib.remote:run",
     "export": "MambaSegLib.export:run",
     "plan": "MambaSegTraining.plan:run",
     "train": "MambaSegTraining.train:run",
@@ -47,6 +49,7 @@ _EVENT_FIELDS = {
     "message": {"level": str, "text": str},
     "metric": {"step": int, "name": str, "value": (int, float, type(None))},
     "picture": {"step": int, "path": str, "text": str},
+    "piece": {"name": str, "data": str, "sha256": str},
     "finished": {"result": dict},
     "failed": {"error": str, "message": str, "hint": str, "traceback": str},
     "cancelled": {},
@@ -112,6 +115,10 @@ class Report:
     def picture(self, step: int, path: str, text: str) -> None:
         """A PNG that shows how things stand at this step; `text` says what is seen. Gone when the job is done."""
         self._emit("picture", step=step, path=path, text=text)
+
+    def piece(self, name: str, data: str, sha256: str) -> None:
+        """The next bytes of the output file `name` for another computer, in base64; sha256 of all with the last."""
+        self._emit("piece", name=name, data=data, sha256=sha256)
 
     def _emit(self, event: str, **fields) -> None:
         self.check_cancelled()

@@ -17,7 +17,17 @@ TORCH_FREE = {
     *("normalisation", "picture", "volume", "worker", "request", "steps", "uncertainty", "cli_segment"),
     *("edit_learning", "card_page", "folder_lock", "model_store", "model_versions"),
     *("corrected_case", "label_table", "safe_file", "thumbnail", "comparison", "dicom_seg", "dicom_source", "worklist"),
-    *("batch_receipt", "case_files", "scores_file", "cli_audit", "cli_batch", "cli_corrections", "cli_dicom"),
+    *(
+        "batch",
+        "batch_case",
+        "batch_receipt",
+        "case_files",
+        "scores_file",
+        "cli_audit",
+        "cli_batch",
+        "cli_corrections",
+        "cli_dicom",
+    ),
     *("dicom_codes", "dicom_file", "dicom_report"),
     *("packages", "package_download", "weights_storage", "wording"),
 }
