@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "doctor", parents=[common], help="what works on this machine, and why the rest does not"
     ).set_defaults(command=_doctor)
+    worker = "work for another computer, which starts this by ssh (its --computer, or its setting 'Compute on')"
+    commands.add_parser("worker", parents=[common], help=worker).set_defaults(command=_worker)
     cli_train.add_to(commands, machine)
     cli_evaluate.add_to(commands, machine)
     for module in (cli_corrections, cli_audit, cli_dicom, cli_batch):
@@ -109,6 +111,12 @@ def _doctor(options: argparse.Namespace) -> None:
 
     for line in doctor.as_lines(doctor.examine()):
         print(line, flush=True)
+
+
+def _worker(options: argparse.Namespace) -> None:
+    from . import remote_worker
+
+    sys.exit(remote_worker.main())
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", required=True, help="id of a model (see 'mambaseg models list') or its folder")
     parser.add_argument("--frame", type=int, metavar="N", help="time point of a sequence, from 0 on")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    there = "compute there: user@host (by ssh), user@host:/path/to/mambaseg, or a whole command; see 'mambaseg worker'"
+    parser.add_argument("--computer", metavar="COMPUTER", help=there)
     region = parser.add_mutually_exclusive_group()
     bounds = "X0,X1,Y0,Y1,Z0,Z1"
     region.add_argument("--roi", type=_bounds, metavar=bounds, help="only inside this box: LPS mm, as in DICOM and ITK")
@@ -81,8 +83,16 @@ def _request(options: argparse.Namespace, fields) -> dict:
     return {name: value for name, value in request.items() if value is not None}
 
 
+def _run(job: str, options: argparse.Namespace, fields) -> dict:
+    """The job's result, from this computer or the one of the options."""
+    request = _request(options, fields)
+    if options.computer:
+        job, request = "remote", {"computer": options.computer, "job": job, "params": request}
+    return run_job(job, request, options.verbose)
+
+
 def _correct(options: argparse.Namespace) -> None:
-    result = run_job("correct", _request(options, CORRECT_FIELDS), options.verbose)
+    result = _run("correct", options, CORRECT_FIELDS)
     if options.json:
         _print_json(result)
         return
@@ -95,7 +105,7 @@ def _print_json(result: dict) -> None:
 
 
 def _segment(options: argparse.Namespace) -> None:
-    result = run_job("segment", _request(options, FIELDS), options.verbose)
+    result = _run("segment", options, FIELDS)
     if options.json:
         _print_json(result)
         return

@@ -32,6 +32,8 @@ JOBS = {
     "import": "MambaSegLib.import_model:run",
     "remote": "MambaSegLib.remote:run",
     "export": "MambaSegLib.export:run",
+    "add_model": "MambaSegLib.model_add:run",
+    "inspect_weights": "MambaSegLib.import_preview:run",
     "plan": "MambaSegTraining.plan:run",
     "train": "MambaSegTraining.train:run",
     "finetune": "MambaSegTraining.finetune:run",

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from . import __version__
@@ -83,11 +84,18 @@ class EventWriter:
 
 
 class Worker:
-    """Reads requests in a thread, runs them in the thread that calls `run`, and keeps `warm` between them."""
+    """Reads requests in a thread, runs them in the thread that calls `run`, and keeps `warm` between them.
 
-    def __init__(self, requests: BinaryIO, writer: EventWriter):
+    Args:
+        requests: their lines.
+        writer: of the events.
+        find_job: gives the function of a job by its name, or raises UserError.
+    """
+
+    def __init__(self, requests: Iterable[bytes], writer: EventWriter, find_job: Callable[[str], Callable] = resolve):
         self._requests = requests
         self._writer = writer
+        self._find_job = find_job
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._reports: dict[str, Report] = {}
         self._warm: dict = {}
@@ -140,7 +148,7 @@ class Worker:
         try:
             report.check_cancelled()
             self._writer.write({"id": request.id, "event": "started"})
-            result = resolve(request.job)(request.params, report, self._warm)
+            result = self._find_job(request.job)(request.params, report, self._warm)
             self._writer.write({"id": request.id, "event": "finished", "result": result})
         except Cancelled:
             self._writer.write({"id": request.id, "event": "cancelled"})
@@ -204,7 +212,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_torch
 
 
-def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+def take_streams() -> tuple[BinaryIO, BinaryIO]:
     """Keep stdin and stdout for the protocol: all others, C libraries and children too, get nothing and stderr."""
     requests = os.fdopen(os.dup(0), "rb")
     events = os.fdopen(os.dup(1), "wb")
@@ -234,15 +242,24 @@ def _watch_parent(worker: Worker) -> None:
     worker.stop()
 
 
-def main() -> None:
-    requests, events = _take_streams()
-    worker = Worker(requests, EventWriter(events))
+def serve(worker: Worker) -> None:
+    """Work until the requests, the parent process or a signal end it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: worker.stop())
     threading.Thread(target=_watch_parent, args=(worker,), daemon=True, name="parent").start()
     worker.run()
+
+
+def leave() -> None:
+    """End this process. Nothing is left to save, and the teardown of libraries with threads of their own can hang."""
     sys.stderr.flush()
-    os._exit(0)  # nothing is left to save, and the teardown of libraries with threads of their own can hang
+    os._exit(0)
+
+
+def main() -> None:
+    requests, events = take_streams()
+    serve(Worker(requests, EventWriter(events)))
+    leave()
 
 
 if __name__ == "__main__":
