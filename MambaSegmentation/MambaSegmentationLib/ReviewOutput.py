@@ -1,7 +1,5 @@
 """What leaves a review: the segmentation in a format of the user's choice, and the log of decisions."""
 
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,23 +7,28 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MambaSegLib import audit
+from MambaSegLib import audit, review
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import QuantitativeExport, ReviewSources, SegmentationFiles
+from . import QuantitativeExport, ReviewSources, SegmentationFiles, SurfaceFiles
 from .Page import Services
 from .ReviewCase import ReviewCase
 from .ReviewLogic import Review, reviewer
 
-_SEG, _NRRD, _NIFTI, _STL = ".dcm", ".seg.nrrd", ".nii.gz", ""
+_SEG, _NRRD, _NIFTI = ".dcm", ".seg.nrrd", ".nii.gz"
+_REPORTED = "report"  # a DICOM segmentation, too
 _DCMQI = "dcmqi"  # offered where the extension QuantitativeReporting is
+_SURFACES = (SurfaceFiles.STL, SurfaceFiles.OBJ, SurfaceFiles.GLB)
 _FORMATS = {
     _SEG: _("DICOM segmentation"),
+    _REPORTED: _("DICOM segmentation with a report of volumes (SR)"),
     _NRRD: _("Slicer (.seg.nrrd)"),
     _NIFTI: _("Label map (.nii.gz)"),
-    _STL: _("Surfaces (.stl)"),
+    SurfaceFiles.STL: _("Surfaces (folder of .stl)"),
+    SurfaceFiles.OBJ: _("Surfaces with colours (.obj)"),
+    SurfaceFiles.GLB: _("Surfaces with colours (.glb)"),
     _DCMQI: _("DICOM segmentation (QuantitativeReporting)"),
 }
 
@@ -36,9 +39,9 @@ class ReviewOutput:
     def __init__(self, ui, review: Review, services: Services, attempt: Callable):
         self._ui, self._review, self._services, self._attempt = ui, review, services, attempt
         self._logText = ""
-        for kind in (_SEG, _NRRD, _NIFTI, _STL):
+        for kind in (_SEG, _REPORTED, _NRRD, _NIFTI, *_SURFACES):
             ui.reviewFormatSelector.addItem(_FORMATS[kind], kind)
-        ui.reviewFormatSelector.setCurrentIndex(1)
+        ui.reviewFormatSelector.setCurrentIndex(ui.reviewFormatSelector.findData(_NRRD))
         ui.reviewExportButton.connect("clicked()", lambda: attempt(self._export))
         ui.reviewVerifyButton.connect("clicked()", lambda: attempt(self._verify))
         ui.reviewLogExportButton.connect("clicked()", lambda: attempt(self._exportLog))
@@ -87,7 +90,7 @@ class ReviewOutput:
         if case is None or not case.isThere:
             raise UserError(_("No case is open."), _("Choose one in the list."))
         kind = formats.itemData(formats.currentIndex)
-        ending = _SEG if kind == _DCMQI else kind
+        ending = _SEG if kind in (_DCMQI, _REPORTED) else kind
         name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in case.entry.title) or "segmentation"
         suggested = self._review.session.path.parent / f"{name}{ending}"
         path = self._ask(_("Export the segmentation"), suggested, f"{_FORMATS[kind]} (*{ending})" if ending else "")
@@ -97,16 +100,23 @@ class ReviewOutput:
             path = path.with_name(path.name + ending)
         if path.exists():
             raise UserError(_("'{path}' is there already.").format(path=path), _("Choose a new name."))
-        if kind == _SEG:
-            self._exportDicom(case, path)
+        if kind in (_SEG, _REPORTED):
+            self._exportDicom(case, path, self._report(case, path) if kind == _REPORTED else {})
         elif kind == _DCMQI:
             QuantitativeExport.export(case.segmentation, path, reviewer(), self._model(case), case.isChanged)
             self._tell(path)
-        elif ending == _STL:
-            exportSurfaces(case.segmentation, path)
-            self._tell(path)
+        elif kind in _SURFACES:
+            self._exportSurfaces(case, path)
         else:
             self._exportFile(case, path, ending)
+
+    def _exportSurfaces(self, case: ReviewCase, path: Path) -> None:
+        with slicer.util.WaitCursor():
+            empty = SurfaceFiles.export(case.segmentation, path)
+        self._tell(path)
+        if empty:
+            names = _("Without a surface, as they have no voxel: {names}.").format(names=", ".join(empty))
+            self._services.view.message("warning", names, "")
 
     def _exportFile(self, case: ReviewCase, path: Path, ending: str) -> None:
         if ending == _NRRD:
@@ -115,7 +125,7 @@ class ReviewOutput:
             SegmentationFiles.writeLabels(case.segmentation, case.volume, path)
         self._tell(path)
 
-    def _exportDicom(self, case: ReviewCase, path: Path) -> None:
+    def _exportDicom(self, case: ReviewCase, path: Path, about: dict) -> None:
         source = dicomSource(case) or self._askFolder()
         if not source:
             return
@@ -123,7 +133,7 @@ class ReviewOutput:
 
         def params() -> dict:
             SegmentationFiles.writeLabels(case.segmentation, case.volume, labels)
-            request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()}
+            request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()} | about
             model = self._model(case)
             return request | ({"model": str(model.folder), "corrected": case.isChanged} if model else {})
 
@@ -132,11 +142,19 @@ class ReviewOutput:
 
         def finished(result: dict) -> None:
             ended()
-            self._tell(path)
+            self._tell(path, result["report"])
 
         callbacks = {"onFinished": finished, "onFailed": ended, "onCancelled": ended}
         needs = [case.volume, case.segmentation]
         self._services.jobs.run(_("Export DICOM"), "export_seg", params, needs=needs, **callbacks)
+
+    def _report(self, case: ReviewCase, path: Path) -> dict:
+        """What the job is told for a report beside the segmentation: where, and what was decided about just this."""
+        entry = self._review.entry
+        known = {"report": str(path.with_name(f"{path.stem} report.dcm")), "reviewer": reviewer()}
+        if entry.status not in (review.COMPLETED, review.FLAGGED) or case.changes():
+            return known
+        return known | {"reviewer": entry.reviewer, "decision": entry.status, "comment": entry.comment}
 
     def _model(self, case: ReviewCase) -> ModelBundle | None:
         """Which model drew it, if it still is on this computer."""
@@ -145,8 +163,9 @@ class ReviewOutput:
         except UserError:
             return None
 
-    def _tell(self, path: Path) -> None:
-        self._ui.reviewExportLabel.text = _("Written: {path}").format(path=path)
+    def _tell(self, *paths) -> None:
+        written = "\n".join(str(path) for path in paths if path)
+        self._ui.reviewExportLabel.text = _("Written: {path}").format(path=written)
         self.update()
 
     def _ask(self, title: str, suggested: Path, kinds: str) -> Path | None:
@@ -171,22 +190,3 @@ def dicomSource(case: ReviewCase) -> str:
         return file
     first = Path(case.entry.images[0])
     return str(first) if first.is_dir() or first.suffix.lower() == ".dcm" else ""
-
-
-def exportSurfaces(segmentationNode, folder: Path) -> None:
-    """One .stl file per segment (LPS, mm) in a new folder, which appears when all are written. Raises UserError."""
-    if folder.exists():
-        raise UserError(_("'{path}' is there already.").format(path=folder), _("Choose a new name."))
-    unfinished = folder.with_name(f".{uuid.uuid4().hex[:8]}-{folder.name}")
-    unfinished.mkdir(parents=True)
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    done = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(str(unfinished), segmentationNode, None, "STL")
-    if not done or not any(unfinished.iterdir()):
-        for file in unfinished.iterdir():
-            file.unlink()
-        unfinished.rmdir()
-        raise UserError(
-            _("The surfaces could not be written to '{path}'.").format(path=folder),
-            _("Check that a segment is not empty, and that the disk has room."),
-        )
-    os.rename(unfinished, folder)

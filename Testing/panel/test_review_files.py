@@ -97,6 +97,42 @@ def test_dicom_segmentation_is_written_and_reads_back_equal(user, dicom_case, tm
     assert str(tmp_path / "out.dcm") in ui.reviewExportLabel.text
 
 
+def test_report_says_who_decided_unless_the_case_was_changed_since(user, page, dicom_case, tmp_path):
+    import slicer
+
+    hd = pytest.importorskip("highdicom")
+    ui = user.ui
+    slicer.app.userSettings().setValue("MambaSegmentation/annotator", "Dr. Ada")
+    ui.reviewCommentEdit.text = "small"
+    user.click(ui.reviewAcceptButton)
+    ui.reviewExportSection.collapsed = False
+    ui.reviewFormatSelector.setCurrentIndex(ui.reviewFormatSelector.findData("report"))
+
+    def exported(name: str):
+        slicer.app.dialogs.answer_next(str(tmp_path / name))
+        user.click(ui.reviewExportButton)
+        user.until_idle()
+        assert str(tmp_path / f"{name} report.dcm") in ui.reviewExportLabel.text
+        return hd.sr.srread(tmp_path / f"{name} report.dcm"), hd.seg.segread(tmp_path / f"{name}.dcm")
+
+    report, segmentation = exported("out")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert [group.referenced_segment.referenced_sop_instance_uid for group in groups] == [
+        segmentation.SOPInstanceUID
+    ] * 2
+    sizes = [group.get_measurements()[0].value for group in groups]
+    assert sizes == pytest.approx([(_labels() == value).sum() * 0.7 * 0.9 * 2.5 for value in (1, 4)])
+    assert report.CompletionFlag == "COMPLETE" and report.CompletionFlagDescription == "Segmentation accepted: small"
+    assert "Dr. Ada^" in [item.get("PersonName") for item in report.ContentSequence]
+
+    first = next(iter(dicom_case.segments()))
+    grown = (_labels() == 1).astype(np.uint8)
+    grown[0, 0, :5] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(grown, dicom_case.segmentation, first, dicom_case.volume)
+    report, _ = exported("later")
+    assert (report.CompletionFlag, report.CompletionFlagDescription) == ("PARTIAL", "Segmentation not reviewed")
+
+
 class Database:
     """The few calls of ctkDICOMDatabase that the panel makes."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from review_cases import SPACING, labels_of_case, start_review
+from review_cases import SPACING, erase, labels_of_case, start_review
 
 
 def test_log_is_verified_exported_and_tampering_is_told(user, review_page, review_folder, tmp_path):
@@ -50,6 +50,11 @@ def test_exports_files_and_never_overwrites(user, review_page, review_folder, tm
     assert labels.GetOrigin() == pytest.approx((5.0, -3.0, 11.0)) and labels.GetSpacing() == pytest.approx(SPACING)
     export(user, "", tmp_path / "surfaces")
     assert len(list((tmp_path / "surfaces").glob("*.stl"))) == 2
+    export(user, ".glb", tmp_path / "scene")
+    assert (tmp_path / "scene.glb").read_bytes()[:4] == b"glTF" and "scene.glb" in user.ui.reviewExportLabel.text
+    erase(review_page, "kidney", 10_000)
+    export(user, ".obj", tmp_path / "model.obj")
+    assert "no voxel: kidney" in user.message and (tmp_path / "model.mtl").is_file()
     before = (tmp_path / "out.nii.gz").read_bytes()
     export(user, ".nii.gz", tmp_path / "out.nii.gz")
     assert "is there already" in user.message and (tmp_path / "out.nii.gz").read_bytes() == before
