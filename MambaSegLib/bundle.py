@@ -26,7 +26,7 @@ __all__ = ["SCHEMA_VERSION", "Label", "ModelBundle", "card_markdown", "open_bund
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "README.md"
-_MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 64 << 20
 
 # (path, size, mtime_ns) -> sha256: a file that has not changed since is not read again in this process.
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -202,9 +202,9 @@ def _read_json(folder: Path) -> dict:
             f"A model is a folder with {BUNDLE_FILE}, but {folder} is {found}.", "Give the folder of a model."
         )
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        if path.stat().st_size > MAX_JSON_BYTES:
             raise UserError(
-                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB.", "This is not a model of this program."
+                f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB.", "This is not a model of this program."
             )
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

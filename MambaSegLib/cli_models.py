@@ -46,6 +46,12 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     promoted.add_argument("--despite-gate", action="store_true", help="also when the gate did not accept it")
     back = add("rollback", _rollback, "go back to the version that the one in use was made from")
     back.add_argument("model", help="name of the lineage, such as hippocampus")
+    added = add("add", _add, "add a model that somebody exported as a .zip file, or its folder")
+    added.add_argument("source", metavar="FILE_OR_FOLDER")
+    added.add_argument("--name", help="what to call it here (default: its own name)")
+    added.add_argument(
+        "--use", action="store_true", help="put a version of another model in use, whatever the gate said"
+    )
     add("remove", _remove, "delete a version that is not in use").add_argument("version")
     card = add("export-card", _export_card, "write the card of a model as a file")
     card.add_argument("model", help="name of a model or of a version")
@@ -146,6 +152,17 @@ def _tell(options: argparse.Namespace, version: Version) -> None:
         print_json({"name": version.id, "folder": version.folder, **_version_facts(version)})
     else:
         print(f"'{version.lineage}' is now {version.id}.")
+
+
+def _add(options: argparse.Namespace) -> None:
+    request = {"source": options.source, "name": options.name, "use": options.use, "output": options.folder}
+    result = run_job("add_model", request, options.verbose)
+    if options.json:
+        print_json(result)
+        return
+    print(f"{result['title']} {'was here already' if result['was_there'] else 'is here now'}: {result['id']}.")
+    if not result["in_use"]:
+        print(f"Another version is in use. To use this one: mambaseg models promote {result['id']} --despite-gate")
 
 
 def _remove(options: argparse.Namespace) -> None:

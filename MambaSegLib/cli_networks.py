@@ -10,7 +10,10 @@ from textwrap import shorten
 from .terminal import print_json, run_job, table
 from .wording import counted
 
-FORMATS = "onnx, torch (torch.export) or monai (a bundle for MONAI Label and Deploy)"
+FORMATS = "bundle (one .zip file, for 'models add'), monai (for MONAI Label and Deploy), onnx or torch (torch.export)"
+CASE_NAMES = (
+    "leave the names of your own cases in the model's history; else they are left out, as they may be patients'"
+)
 COUNTED_ON = {2: (224, 224), 3: (128, 128, 128)}  # image size of the MACs by number of axes
 _DATASET_WIDTH = 30
 AUTHORS = """\
@@ -30,19 +33,27 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     export = commands.add_parser("export", parents=[machine], help="write a model for other programs")
     export.add_argument("model", metavar="MODEL", help="id of a model or its folder")
     export.add_argument(
-        "-o", "--output", required=True, metavar="FILE_OR_FOLDER", help="a new file, or folder for monai"
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE_OR_FOLDER",
+        help="a new file (.zip for bundle), or folder for monai",
     )
-    export.add_argument("--format", required=True, choices=("onnx", "torch", "monai"), help=FORMATS)
+    export.add_argument("--format", required=True, choices=("bundle", "monai", "onnx", "torch"), help=FORMATS)
+    export.add_argument("--with-case-names", action="store_true", help=CASE_NAMES)
     export.set_defaults(command=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
     request = {"model": options.model, "output": options.output, "format": options.format}
+    request |= {"case_names": options.with_case_names}
     result = run_job("export", request, options.verbose)
     if options.json:
         print_json(result)
         return
     print(f"Written to {result['output']}")
+    if result["withheld"]:
+        print(f"The names of {counted(result['withheld'], 'case')} were left out of its history.")
     if result["input_shape"]:
         size = " x ".join(map(str, result["input_shape"]))
         print(f"Takes images of {size}; differs from the model by {result['difference']:.1e} of its largest logit.")

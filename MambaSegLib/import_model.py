@@ -1,19 +1,20 @@
 """The job "import": authors' weights, or a folder trained by nnU-Net, into a model of the user's."""
 
 import colorsys
-import re
 import tempfile
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from . import __version__, model_store
-from .bundle import sha256_of, write_bundle
+from . import __version__, model_add
+from .bundle import open_bundle, sha256_of, write_bundle
 from .bundle_schema import SCHEMA_VERSION
+from .catalogue import version_name
 from .checkpoint_import import Checkpoint, Imported, build, configuration, read_checkpoint
 from .errors import UserError
 from .import_source import Source, find_source, read_json
 from .job import Report
+from .model_versions import models_folder
 from .networks import spec
 from .nnunet_plan import inference_of, inputs_of, labels_of, notes_of, preprocessing_of
 from .wording import counted
@@ -33,9 +34,10 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
     Args:
         request: "checkpoint" (file or trained folder); optional "trust" (true: the user vouches for a pickle's origin),
-            "network" (variant; default: recognised), "in_channels", "hyper" (overrides), "labels" (names of the classes
-            1, 2, ...), "settings" (an object or the path of a JSON file with entries of ``SETTINGS``), "fold", "mirror"
-            (true: average over mirrored images as nnU-Net does, several times slower), "output" (folder of models).
+            "network" (variant; default: recognised), "in_channels", "out_channels" (where the weights do not tell),
+            "hyper" (overrides), "labels" (names of the classes 1, 2, ...), "settings" (an object or the path of a JSON
+            file with entries of ``SETTINGS``), "fold", "mirror" (true: average over mirrored images as nnU-Net does,
+            several times slower), "output" (folder of models).
         report: messages.
         warm: not used.
 
@@ -49,28 +51,30 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         raise UserError("The request must name 'checkpoint'.", "Give a file with weights, or a trained folder.")
     source = find_source(request["checkpoint"], str(request.get("fold") or ""))
     report.message(f"Reading {source.weights}")
-    checkpoint = _completed(read_checkpoint(source.weights, bool(request.get("trust"))), source)
+    checkpoint = completed(read_checkpoint(source.weights, bool(request.get("trust"))), source)
     imported = build(
         checkpoint,
         source.weights.name,
         request.get("network") or "",
         int(request.get("in_channels") or 0),
-        0,
+        int(request.get("out_channels") or 0),
         request.get("hyper"),
     )
     data, notes = _bundle_data(imported, checkpoint, source, request)
     with tempfile.TemporaryDirectory(prefix="mambaseg-import-") as folder:
         weights = {name: tensor.numpy() for name, tensor in imported.network.state_dict().items()}
         bundle = write_bundle(Path(folder) / data["id"], data, weights)
-        version = model_store.add(bundle, folder=request.get("output") or None)
+        report.check_cancelled()
+        placed = model_add.place(bundle, models_folder(request.get("output") or None))
+    bundle = open_bundle(placed.folder, verify=False)
     for note in notes:
         report.message(note, "warning")
-    result = {"bundle": str(version.folder), "id": version.id, "network": imported.name, "notes": notes}
+    result = {"bundle": str(bundle.folder), "id": version_name(bundle), "network": imported.name, "notes": notes}
     parameters = sum(p.numel() for p in imported.network.parameters())
     return result | {"parameters": parameters, "channels": imported.in_channels, "classes": imported.out_channels}
 
 
-def _completed(checkpoint: Checkpoint, source: Source) -> Checkpoint:
+def completed(checkpoint: Checkpoint, source: Source) -> Checkpoint:
     """With the plans of the folder where the checkpoint has none of its own."""
     plans = checkpoint.plans
     if not plans and source.plans:
@@ -116,7 +120,7 @@ def _description(imported: Imported, checkpoint: Checkpoint, source: Source) -> 
     network = {"name": imported.name, "in_channels": imported.in_channels, "out_channels": imported.out_channels}
     return {
         "schema_version": SCHEMA_VERSION,
-        "id": re.sub(r"[^a-z0-9._-]+", "-", f"{dataset}-{imported.name}".lower()).strip("-._")[:60],
+        "id": model_add.id_of(f"{dataset}-{imported.name}"),
         "version": "1.0.0",
         "title": title,
         "description": f"Imported from {source.weights.name}" + (f" ({where})." if where else "."),

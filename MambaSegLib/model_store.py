@@ -22,7 +22,7 @@ from . import catalogue
 from .bundle import BUNDLE_FILE, CARD_FILE, ModelBundle, open_bundle
 from .card import card_markdown
 from .card_page import card_html
-from .catalogue import ACTIVE_FILE, DECISION_FILE, version_name
+from .catalogue import ACTIVE_FILE, DECISION_FILE, THUMBNAIL_FILE, version_name
 from .errors import UserError
 from .folder_lock import locked
 from .job import to_json_value
@@ -48,8 +48,8 @@ def add(candidate: ModelBundle, decision: dict | None = None, folder: str | os.P
 
     Args:
         candidate: the model; its own folder stays as it is.
-        decision: the gate's decision as JSON data, {"accepted", "reasons", ...}; kept beside the model with the time.
-            None for a model without a parent, such as an imported one, which is in use at once.
+        decision: the gate's decision as JSON data, {"accepted", "reasons", ...}; kept beside the model with the time,
+            its own where it has one. None for a model without a parent, such as an imported one: in use at once.
         folder: of models; made when missing.
 
     Returns:
@@ -191,8 +191,10 @@ def _copy_in(candidate: ModelBundle, target: Path, decision: dict | None) -> Non
     try:
         shutil.copyfile(candidate.folder / BUNDLE_FILE, temporary / BUNDLE_FILE)
         shutil.copyfile(candidate.weights_path, temporary / candidate.weights_path.name)
+        if (candidate.folder / THUMBNAIL_FILE).is_file():
+            shutil.copyfile(candidate.folder / THUMBNAIL_FILE, temporary / THUMBNAIL_FILE)
         if decision is not None:
-            decision = to_json_value({**decision, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")})
+            decision = to_json_value({"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **decision})
             text = json.dumps(decision, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / DECISION_FILE).write_text(text, encoding="utf-8", newline="\n")
         card = card_markdown(candidate.data, decision)

@@ -1,7 +1,8 @@
-"""Small text files that are there completely or not at all, even after a power cut."""
+"""Files that are there completely or not at all: small texts even after a power cut; and none is overwritten."""
 
 import contextlib
 import os
+import shutil
 import uuid
 from pathlib import Path
 
@@ -28,6 +29,27 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink()
     return path
+
+
+def put_in_place(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Move a file, also to another disk: ``target`` appears complete or not at all. UserError when it cannot."""
+    target = Path(target)
+    unfinished = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, unfinished)
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def refuse_existing(path: str | os.PathLike) -> None:
+    """UserError when there is something already."""
+    if Path(path).exists():
+        raise UserError(f"{path} exists already.", "Choose another name; nothing is overwritten.")
 
 
 def cannot_write(path: str | os.PathLike, error: Exception) -> UserError:

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from MambaSegLib import cli, export, segment
+from MambaSegLib import cli, export, network_file, segment
 from MambaSegLib.bundle import open_bundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.job import Report
@@ -75,11 +75,9 @@ def each_family():
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_every_family_can_be_written(name, kind, tmp_path):
     packages = pytest.importorskip("onnxruntime") if kind == "onnx" else None
-    write, read = {"onnx": (export._write_onnx, export._read_onnx), "torch": (export._write_torch, export._read_torch)}[
-        kind
-    ]
+    write, read = (getattr(network_file, f"_{way}_{kind}") for way in ("write", "read"))
     network, image = toy_and_image(name, 2)  # LightM-UNet of one channel is not defined to 1e-4 in fp32: see its file
-    expected = export.export_network(network, image, tmp_path / "net", write, name, kind)
+    expected = network_file.export_network(network, image, tmp_path / "net", write, name, kind)
     difference = np.abs(read(tmp_path / "net", image, packages) - expected.numpy()).max()
     assert difference < 1e-4 * max(1, expected.abs().max().item())
 
@@ -104,7 +102,7 @@ def test_what_cannot_be_translated_is_said(tmp_path):
 
     network, image = torch.nn.Conv2d(1, 2, 1), torch.zeros(1, 1, 4, 4)
     with pytest.raises(UserError, match="cannot be written as onnx.*'magic' is not known"):
-        export.export_network(network, image, tmp_path / "net", write, "some_network", "onnx")
+        network_file.export_network(network, image, tmp_path / "net", write, "some_network", "onnx")
 
 
 def monai_labels(folder, image_file):

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from test_checkpoint_import import PREFIX, in_nnunet_naming, nnunet_checkpoint
 
-from MambaSegLib import cli, import_model
+from MambaSegLib import cli, import_model, import_preview
 from MambaSegLib.bundle import open_bundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.inference import load_network
@@ -139,6 +139,42 @@ def test_a_plain_file_with_settings(tmp_path, container):
     with torch.inference_mode():
         both = load_network(bundle, torch.device("cpu"))(image).softmax(1)[:, 1:]
         assert torch.allclose(both, network(image[:, :, 0]).sigmoid()[:, :, None], atol=1e-6)
+
+
+def test_what_is_known_before(tmp_path):
+    """The same is told of a folder as of its import; of a file only what its weights say."""
+    folder, network = trained_folder(tmp_path)
+    with pytest.raises(UserError, match="pickle"):
+        import_preview.run({"checkpoint": str(folder)}, Report())
+    found = import_preview.run({"checkpoint": str(folder), "trust": True}, Report())
+    assert (found["network"], found["channels"], found["classes"], found["has_plan"]) == ("umamba_enc", 1, 3, True)
+    assert found["labels"] == ["liver", "spleen"] and found["inputs"][0]["modality"] == "CT"
+    assert found["dims"]["umamba_enc"] == 3 and found["dims"]["vm_unet"] == 2 and "vm_unet_test" not in found["dims"]
+    torch.save(in_nnunet_naming(network.state_dict()), tmp_path / "plain.pth")
+    plain = import_preview.run({"checkpoint": str(tmp_path / "plain.pth"), "trust": True}, Report())
+    assert (plain["network"], plain["classes"], plain["labels"], plain["has_plan"]) == ("umamba_enc", 3, [], False)
+
+
+def test_weights_that_tell_nothing(tmp_path):
+    """Of a network of our own, trained elsewhere: what cannot be told may be said."""
+    network = create("mm_unet_test", 2, 3)
+    torch.save(network.state_dict(), tmp_path / "best.pth")
+    found = import_preview.run({"checkpoint": str(tmp_path / "best.pth"), "trust": True}, Report())
+    assert (found["network"], found["channels"], found["classes"]) == ("", 0, 0)
+    settings = SETTINGS | {"inference": {"patch": [16, 16, 16]}}
+    more = {"trust": True, "network": "mm_unet_test", "settings": settings, "labels": ["a", "b"]}
+    with pytest.raises(UserError, match="number of channels or classes"):
+        do_import(tmp_path / "best.pth", tmp_path, **more)
+    result = do_import(tmp_path / "best.pth", tmp_path, **more, in_channels=2, out_channels=3)
+    assert (result["channels"], result["classes"]) == (2, 3)
+
+
+def test_two_models_never_get_one_id(tmp_path):
+    folder, _ = trained_folder(tmp_path / "a")
+    first = do_import(folder, tmp_path, trust=True)
+    assert do_import(folder, tmp_path, trust=True)["bundle"] == first["bundle"]
+    second = do_import(folder, tmp_path, trust=True, labels=["lung", "heart"])
+    assert open_bundle(second["bundle"]).id == open_bundle(first["bundle"]).id + "-2"
 
 
 def test_half_the_weights_are_no_model(tmp_path):
