@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import queue
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -118,7 +119,8 @@ def _task(case: ImageCase, bundle: ModelBundle, folder: Path, options: dict) -> 
     request = options | {"input": images, "model": str(bundle.folder), "output": output}
     # Asked for by default or by name is the same, and so is the result on whatever device.
     asked = {name: value for name, value in options.items() if name != "device" and (value or name not in _WISHES)}
-    state = file_key([Path(image) for image in images]) + repr(sorted(asked.items()))
+    recipe = [bundle.preprocessing, bundle.inference]  # two models may have the same weights
+    state = file_key([Path(image) for image in images]) + json.dumps([asked, recipe], sort_keys=True)
     fingerprint = hashlib.sha256(state.encode("utf-8", errors="surrogatepass")).hexdigest()
     return {
         "case": case.name,

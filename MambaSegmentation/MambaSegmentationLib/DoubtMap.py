@@ -13,18 +13,35 @@ _OPACITY = 0.6
 
 
 def place(array: np.ndarray, volumeNode, segmentationNode):
-    """A new volume of the map, (Z, Y, X) on the grid of `volumeNode`, shown over it; filed beside it. Returns the node.
+    """A new volume of the map, (Z, Y, X) on the grid of `volumeNode`, shown over it. Returns the node."""
+    node = made(slicer.mrmlScene, array, volumeNode, nameFor(segmentationNode))
+    show(node, volumeNode, segmentationNode)
+    return node
 
-    It has fixed limits: a map of small doubt looks dark, and no map is one flat colour.
-    """
-    name = slicer.mrmlScene.GenerateUniqueName(_("{name} doubt").format(name=segmentationNode.GetName()))
-    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+
+def nameFor(segmentationNode) -> str:
+    """A name that no node of the scene has."""
+    return slicer.mrmlScene.GenerateUniqueName(_("{name} doubt").format(name=segmentationNode.GetName()))
+
+
+def made(scene, array: np.ndarray, volumeNode, name: str):
+    """A volume node of the map in that scene, where `volumeNode` lies."""
+    node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
     node.UnRegister(None)
     node.SetName(name)
     node.SetAttribute(SceneIO.DERIVED_ATTRIBUTE, "doubt")
-    slicer.mrmlScene.AddNode(node)
+    scene.AddNode(node)
     slicer.util.updateVolumeFromArray(node, array)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(SceneIO.ijkToRas(volumeNode)))
+    return node
+
+
+def show(node, volumeNode, segmentationNode) -> None:
+    """Over the image, filed beside it, and known as the map of that segmentation.
+
+    It has fixed limits: a map of small doubt looks dark, and no map is one flat colour.
+    """
+    node.SetAttribute(SceneIO.DERIVED_ATTRIBUTE, "doubt")
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(_COLORS)
@@ -35,7 +52,6 @@ def place(array: np.ndarray, volumeNode, segmentationNode):
     SceneIO.fileBeside(node, volumeNode)
     segmentationNode.SetNodeReferenceID(_ROLE, node.GetID())
     slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=_OPACITY)
-    return node
 
 
 def of(segmentationNode):

@@ -1,6 +1,6 @@
 """The images that a model wants, whether the chosen nodes are these, and which images a result was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from slicer.i18n import tr as _
@@ -23,8 +23,11 @@ def wanted(bundle: ModelBundle) -> list[dict]:
     return [{"name": _("Picture"), "modality": bundle.inputs[0]["modality"], "description": text}]
 
 
-def problem(bundle: ModelBundle, nodes: Sequence) -> UserError | None:
-    """Why these volume nodes, None for one that is missing, are no input of the model. Looks at no voxels."""
+def problem(bundle: ModelBundle, nodes: Sequence, areFrames: bool = False) -> UserError | None:
+    """Why these volume nodes, None for one that is missing, are no input of the model. Looks at no voxels.
+
+    areFrames: of sequences, which know nothing of the transforms that their proxies are under.
+    """
     names = [item["name"] for item in wanted(bundle)]
     missing = next((name for name, node in zip(names, nodes, strict=False) if node is None), None)
     if missing is None and len(nodes) < len(names):
@@ -40,7 +43,7 @@ def problem(bundle: ModelBundle, nodes: Sequence) -> UserError | None:
         return UserError(text, _("Give one image for each of: {names}.").format(names=", ".join(names)))
     problems = (SceneIO.volumeProblem(node) or _colourProblem(bundle, node) for node in nodes)
     found = next((item for item in problems if item), None)
-    return found or _togetherProblem(names, nodes)
+    return found or _togetherProblem(names, nodes, hasSameVoxels if areFrames else isOnGrid)
 
 
 def _colourProblem(bundle: ModelBundle, node) -> UserError | None:
@@ -59,7 +62,7 @@ def _colourProblem(bundle: ModelBundle, node) -> UserError | None:
     )
 
 
-def _togetherProblem(names: list[str], nodes: Sequence) -> UserError | None:
+def _togetherProblem(names: list[str], nodes: Sequence, isTogether: Callable) -> UserError | None:
     """What is wrong with the images as a set."""
     first = nodes[0]
     for index, node in enumerate(nodes):
@@ -71,7 +74,7 @@ def _togetherProblem(names: list[str], nodes: Sequence) -> UserError | None:
                 ),
                 _("Give each input an image of its own."),
             )
-        if not isOnGrid(node, first):
+        if not isTogether(node, first):
             return UserError(
                 _("'{name}' has not the same voxels in the same places as '{first}'.").format(
                     name=node.GetName(), first=first.GetName()
@@ -85,10 +88,13 @@ def _togetherProblem(names: list[str], nodes: Sequence) -> UserError | None:
 
 def isOnGrid(node, first) -> bool:
     """Whether both volumes have the same voxels in the same places, under the same transform."""
+    return node.GetParentTransformNode() is first.GetParentTransformNode() and hasSameVoxels(node, first)
+
+
+def hasSameVoxels(node, first) -> bool:
+    """Whether both volumes have the same voxels in the same places, each without its transform."""
     image, other = node.GetImageData(), first.GetImageData()
     if image is None or other is None or image.GetDimensions() != other.GetDimensions():
-        return False
-    if node.GetParentTransformNode() is not first.GetParentTransformNode():
         return False
     here, there = SceneIO.ijkToRas(node), SceneIO.ijkToRas(first)
     voxel_mm = np.linalg.norm(there[:3, :3], axis=0).min()

@@ -96,6 +96,8 @@ class PanelState:
     doubtMap = _Flag()
     allFrames = _Flag()
     showSurface = _Flag()
+    folderInput = _Text()  # the folder whose images are segmented
+    folderOutput = _Text()  # and that of the results
     reviewSource = _Text("scene")
     reviewPlace = _Text()  # the folder or table of the review
     reviewFile = _Text()  # the session to go on with

@@ -30,7 +30,7 @@ class Options:
         structures: names; empty for all of the model.
         smoothingMm: 0 for none.
         largestComponent: keep only the largest connected part of every structure.
-        doubtMap: also make a volume of the model's doubt; not for the frames of a sequence.
+        doubtMap: also make a volume of the model's doubt.
     """
 
     roiNode: object = None

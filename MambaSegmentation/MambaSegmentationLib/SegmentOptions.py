@@ -55,8 +55,10 @@ class SegmentOptions:
         return tuple(name for name in self._structures if name not in leftOut) if leftOut else ()
 
     @property
-    def isNothingChosen(self) -> bool:
-        return bool(self._structures) and not self.chosen and bool(self._state.leftOut)
+    def missing(self) -> str:
+        """What the user still has to choose here; "" if nothing."""
+        isNothing = bool(self._structures) and not self.chosen and bool(self._state.leftOut)
+        return _("Tick at least one structure in the options.") if isNothing else ""
 
     def request(self) -> Options:
         """All choices of the page but image and model, as they are now."""

@@ -8,6 +8,7 @@ from MambaSegLib.errors import UserError
 
 from . import Inputs, Regions, Samples, SceneFacts, SceneIO
 from .EstimateView import EstimateView
+from .FolderView import FolderView
 from .JobQueue import Task
 from .Jobs import Listener
 from .ModelPicker import ModelPicker
@@ -32,6 +33,7 @@ class SegmentPage(Page):
         inputs = (ui.moreInputsArea, ui.volumeLabel, state, services.isClosing)
         self.moreInputs = MoreInputs(*inputs, self._onMoreInputs)
         self.estimate = EstimateView(ui.estimateLabel, services.segment, self._choices)
+        self.folder = FolderView(ui, state, services, self._folderChoices)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
         self._connect()
@@ -41,11 +43,13 @@ class SegmentPage(Page):
         self._readModels()
         _takeOnlyVolume(self.ui.volumeSelector)
         self._onChoice()
+        self.folder.lookAgain()
 
     def cleanup(self) -> None:
         Page.cleanup(self)
         self._soon.stop()
         self.estimate.stop()
+        self.folder.stop()
 
     # From the widgets to the state
 
@@ -88,7 +92,7 @@ class SegmentPage(Page):
         self.moreInputs.setModel(bundle)
         self.moreInputs.propose(volume)
         frames = SceneFacts.frameCount(volume)
-        ui.allFramesCheckBox.visible = frames > 1 and not self.moreInputs.selectors
+        ui.allFramesCheckBox.visible = frames > 1
         ui.allFramesCheckBox.text = _("All {n} frames of the se&quence").format(n=frames)
         ui.otherVolumesSelector.visible = ui.otherVolumesLabel.visible = not self.moreInputs.selectors
         _offerSample(ui.sampleButton, bundle)
@@ -145,6 +149,11 @@ class SegmentPage(Page):
             return None
         return self.state.inputVolume, self.state.modelId, self.options.request()
 
+    def _folderChoices(self) -> tuple:
+        """(bundle, Options, why nothing can be segmented with them): what a folder needs of the page."""
+        bundle = self.models.entry.bundle if self.models.entry else None
+        return bundle, self.options.request(), _missingModel(self.models.entry) or self.options.missing
+
     def _onShowSurface(self, isShown: bool) -> None:
         self.state.showSurface = isShown
         if self.state.resultSegmentation and not self._isReading:
@@ -165,6 +174,7 @@ class SegmentPage(Page):
             ui.showSurfaceCheckBox.checked = state.showSurface
             self.options.bind()
             self.moreInputs.bind()
+            self.folder.bind()
             self.resultView.show(state.resultSegmentation)
         finally:
             self._isReading = False
@@ -200,7 +210,7 @@ class SegmentPage(Page):
         unfit = Inputs.problem(self.models.entry.bundle, [self.state.inputVolume, *self.state.moreInputs])
         if unfit:
             return f"{unfit.message} {unfit.hint}"
-        return _("Tick at least one structure in the options.") if self.options.isNothingChosen else ""
+        return self.options.missing
 
     def _update(self) -> None:
         ui, isRunning, missing = self.ui, self.services.jobs.isRunning, self._missing()
@@ -215,7 +225,8 @@ class SegmentPage(Page):
         running = _("A job is running.") if isRunning else ""
         ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
         self.estimate.update()
-        if not missing and not isRunning:
+        self.folder.update()
+        if not isRunning and (not missing or self.state.folderInput):
             self.options.devices.ask()
 
     def _onFinished(self, segmentationNode, result: dict, memoryMb: float) -> None:
