@@ -47,6 +47,12 @@ def assd(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> float:
     return _mean_distance(_surface_distances(a, b, spacing_mm))
 
 
+def surface_distances_mm(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> dict[str, float]:
+    """{"hd95_mm", "assd_mm"}: both at the price of one."""
+    distances = _surface_distances(a, b, spacing_mm)
+    return {"hd95_mm": _distance_95(distances), "assd_mm": _mean_distance(distances)}
+
+
 def surface_dice(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float], tolerance_mm: float) -> float:
     """Share of both surfaces' voxels that lie within `tolerance_mm` of the other one (Nikolov 2018, arXiv 1809.04430).
 

@@ -1,30 +1,29 @@
 """The case beside other segmentations of the same image: linked views, what differs, numbers, and which one is best."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import CompareViews, ReviewWords, SegmentationFiles
+from . import CompareViews
 from .Page import Services
 from .ReviewLogic import Review, reviewer
-
-_MOST_ROWS = 8
+from .ReviewNumbers import ReviewNumbers
 
 
 class ReviewCompare:
     """`onChosen()` is called after the best one was named; `attempt(function)` shows a UserError."""
 
-    def __init__(self, ui, review: Review, services: Services, attempt: Callable, onChosen: Callable[[], None]):
-        self._ui, self._review, self._services = ui, review, services
+    def __init__(
+        self, ui, review: Review, services: Services, numbers: ReviewNumbers, attempt: Callable, onChosen: Callable
+    ):
+        self._ui, self._review, self._services, self._numbers = ui, review, services, numbers
         self._attempt, self._onChosen = attempt, onChosen
         self.views = CompareViews.CompareViews()
         self._shown: list = []  # the candidates as they are shown
         self._names: list[str] = []  # in their own order
         self._choices = (ui.reviewChoice1Button, ui.reviewChoice2Button, ui.reviewChoice3Button)
-        ReviewWords.stretch(ui.reviewCompareTable, 0)
         ui.reviewCompareButton.connect("toggled(bool)", self._onToggled)
         ui.reviewCompareSelector.connect("checkedNodesChanged()", self.update)
         ui.reviewDifferenceCheckBox.connect("toggled(bool)", self.views.setDifferenceShown)
@@ -45,12 +44,13 @@ class ReviewCompare:
 
     def end(self) -> None:
         """Views and display as they were."""
+        if self._shown:
+            self._numbers.clear()
         self._shown, self._names = [], []
         self.views.end()
         self._ui.reviewCompareButton.blockSignals(True)
         self._ui.reviewCompareButton.checked = False
         self._ui.reviewCompareButton.blockSignals(False)
-        self._ui.reviewCompareTable.setRowCount(0)
         self.update()
 
     def drop(self, node) -> None:
@@ -63,7 +63,6 @@ class ReviewCompare:
         ui.reviewCompareButton.enabled = isShown or not (missing or self._services.jobs.isRunning)
         ui.reviewCompareButton.text = _("End co&mparing") if isShown else _("Co&mpare")
         ui.reviewCompareLabel.visible = ui.reviewCompareSelector.visible = not isShown
-        ui.reviewCompareTable.visible = isShown and ui.reviewCompareTable.rowCount > 0
         ui.reviewDifferenceCheckBox.visible = isShown
         for index, button in enumerate((*self._choices, ui.reviewChoiceNoneButton)):
             button.visible = isShown and (index < len(self._shown) or button is ui.reviewChoiceNoneButton)
@@ -111,45 +110,17 @@ class ReviewCompare:
         self.update()
 
     def _measure(self, volume, shown: list) -> None:
-        files = self._services.files
-        places = [str(index) for index in range(1, len(shown) + 1)]
-        overlay = files.newFile("difference.seg.nrrd")
-        paths: list[Path] = []
+        overlay = self._services.files.newFile("difference.seg.nrrd")
 
-        def params() -> dict:
-            for node, place in zip(shown, places, strict=True):
-                paths.append(SegmentationFiles.writeLabels(node, volume, files.newFile(f"{place}.seg.nrrd")))
-            return {"segmentations": list(map(str, paths)), "names": places, "overlay": str(overlay)}
+        def measured(result: dict) -> None:
+            self.views.showDifference(overlay, volume)
+            self.views.setDifferenceShown(self._ui.reviewDifferenceCheckBox.checked)
+            self.update()
 
-        def tidy(*_reason) -> None:
-            for path in (*paths, overlay):
-                files.remove(path)
+        def names() -> list[str]:
+            return [str(place) if self._isHidden() else node.GetName() for place, node in enumerate(shown, start=1)]
 
-        def finished(result: dict) -> None:
-            try:
-                self._onMeasured(result, shown, overlay, volume)
-            finally:
-                tidy()
-
-        callbacks = {"onFinished": finished, "onFailed": tidy, "onCancelled": tidy}
-        self._services.jobs.run(_("Compare"), "compare", params, needs=[volume, *shown], **callbacks)
-
-    def _onMeasured(self, result: dict, shown: list, overlay: Path, volume) -> None:
-        if self._shown is not shown:  # ended meanwhile
-            return
-        table, rows = self._ui.reviewCompareTable, result["rows"]
-        table.setRowCount(len(rows))
-        for index, row in enumerate(rows):
-            volumes = f"{_text(row['first_ml'], 1)} / {_text(row['second_ml'], 1)}"
-            texts = [f"{row['first']}, {row['second']}", _text(row["dice"], 3), _text(row["hd95_mm"], 1), volumes]
-            table.setItem(index, 0, ReviewWords.cell(row["structure"]))
-            for column, text in enumerate(texts, start=1):
-                table.setItem(index, column, ReviewWords.number(text))
-        table.setColumnHidden(1, len(shown) < CompareViews.MOST)
-        ReviewWords.fitHeight(table, _MOST_ROWS)
-        self.views.showDifference(overlay, volume)
-        self.views.setDifferenceShown(self._ui.reviewDifferenceCheckBox.checked)
-        self.update()
+        self._numbers.measure(_("Compare"), volume, shown, names, measured, overlay)
 
     def _choose(self, place: int | None) -> None:
         def record() -> None:
@@ -159,7 +130,3 @@ class ReviewCompare:
         if self._attempt(record):
             self.update()
             self._onChosen()
-
-
-def _text(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

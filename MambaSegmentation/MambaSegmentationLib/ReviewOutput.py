@@ -16,8 +16,9 @@ from . import QuantitativeExport, ReviewSources, SegmentationFiles, SurfaceFiles
 from .Page import Services
 from .ReviewCase import ReviewCase
 from .ReviewLogic import Review, reviewer
+from .ReviewNumbers import ReviewNumbers
 
-_SEG, _NRRD, _NIFTI = ".dcm", ".seg.nrrd", ".nii.gz"
+_SEG, _NRRD, _NIFTI, _CSV = ".dcm", ".seg.nrrd", ".nii.gz", ".csv"
 _REPORTED = "report"  # a DICOM segmentation, too
 _DCMQI = "dcmqi"  # offered where the extension QuantitativeReporting is
 _SURFACES = (SurfaceFiles.STL, SurfaceFiles.OBJ, SurfaceFiles.GLB)
@@ -29,6 +30,7 @@ _FORMATS = {
     SurfaceFiles.STL: _("Surfaces (folder of .stl)"),
     SurfaceFiles.OBJ: _("Surfaces with colours (.obj)"),
     SurfaceFiles.GLB: _("Surfaces with colours (.glb)"),
+    _CSV: _("Numbers (.csv)"),
     _DCMQI: _("DICOM segmentation (QuantitativeReporting)"),
 }
 
@@ -36,10 +38,11 @@ _FORMATS = {
 class ReviewOutput:
     """The sections Export and Log; `attempt(function)` shows a UserError."""
 
-    def __init__(self, ui, review: Review, services: Services, attempt: Callable):
-        self._ui, self._review, self._services, self._attempt = ui, review, services, attempt
+    def __init__(self, ui, review: Review, numbers: ReviewNumbers, services: Services, attempt: Callable):
+        self._ui, self._review, self._numbers = ui, review, numbers
+        self._services, self._attempt = services, attempt
         self._logText = ""
-        for kind in (_SEG, _REPORTED, _NRRD, _NIFTI, *_SURFACES):
+        for kind in (_SEG, _REPORTED, _NRRD, _NIFTI, *_SURFACES, _CSV):
             ui.reviewFormatSelector.addItem(_FORMATS[kind], kind)
         ui.reviewFormatSelector.setCurrentIndex(ui.reviewFormatSelector.findData(_NRRD))
         ui.reviewExportButton.connect("clicked()", lambda: attempt(self._export))
@@ -105,10 +108,19 @@ class ReviewOutput:
         elif kind == _DCMQI:
             QuantitativeExport.export(case.segmentation, path, reviewer(), self._model(case), case.isChanged)
             self._tell(path)
+        elif kind == _CSV:
+            self._exportNumbers(path)
         elif kind in _SURFACES:
             self._exportSurfaces(case, path)
         else:
             self._exportFile(case, path, ending)
+
+    def _exportNumbers(self, path: Path) -> None:
+        def save() -> None:
+            if self._attempt(lambda: self._numbers.save(path)):
+                self._tell(path)
+
+        self._numbers.whenThere(save)
 
     def _exportSurfaces(self, case: ReviewCase, path: Path) -> None:
         with slicer.util.WaitCursor():

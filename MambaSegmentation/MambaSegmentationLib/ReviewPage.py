@@ -13,6 +13,7 @@ from .Page import Page
 from .ReviewCompare import ReviewCompare
 from .ReviewList import ReviewList
 from .ReviewLogic import Review
+from .ReviewNumbers import ReviewNumbers
 from .ReviewOutput import ReviewOutput
 from .ReviewStart import ReviewStart
 from .ReviewStructures import ReviewStructures
@@ -36,9 +37,10 @@ class ReviewPage(Page):
         self.review = Review()
         self.start = ReviewStart(ui, state, self.review, self._attempt, self._onBegun)
         self.list = ReviewList(ui, self.review, self._open, self._update)
-        self.compare = ReviewCompare(ui, self.review, services, self._attempt, self._onDecided)
+        self.numbers = ReviewNumbers(ui, self.review, services)
+        self.compare = ReviewCompare(ui, self.review, services, self.numbers, self._attempt, self._onDecided)
         self.structures = ReviewStructures(ui, self.review, self.compare.views.jump)
-        self.output = ReviewOutput(ui, self.review, services, self._attempt)
+        self.output = ReviewOutput(ui, self.review, self.numbers, services, self._attempt)
         self._buttons = {
             "next": ui.reviewNextButton,
             "previous": ui.reviewPreviousButton,
@@ -58,6 +60,8 @@ class ReviewPage(Page):
         ui.reviewAcceptButton.connect("clicked()", lambda: self._decide(review.COMPLETED))
         ui.reviewFlagButton.connect("clicked()", lambda: self._decide(review.FLAGGED))
         ui.reviewCorrectButton.connect("clicked()", self._correct)
+        for section in (ui.reviewCompareSection, ui.reviewNumbersSection, ui.reviewExportSection, ui.reviewLogSection):
+            section.connect("contentsCollapsed(bool)", self.refresh)  # it shows all that is in it when it opens
 
     def enter(self) -> None:
         self.start.show()
@@ -73,6 +77,7 @@ class ReviewPage(Page):
 
     def _showAsBefore(self) -> None:
         self.compare.end()
+        self.numbers.clear()
         self.structures.restore()
 
     def cleanup(self) -> None:
@@ -97,6 +102,7 @@ class ReviewPage(Page):
 
     def setRunning(self, isRunning: bool) -> None:
         self.compare.update()
+        self.numbers.update()
         self.output.update()
 
     def nodeAboutToBeRemoved(self, node) -> None:
@@ -185,11 +191,12 @@ class ReviewPage(Page):
         hasCase = bool(case and case.isThere)
         ui.reviewHintLabel.text = self._hint()
         ui.reviewHintLabel.visible = bool(ui.reviewHintLabel.text)
-        for section in (ui.reviewCaseSection, ui.reviewCompareSection, ui.reviewExportSection):
+        for section in (ui.reviewCaseSection, ui.reviewCompareSection, ui.reviewNumbersSection, ui.reviewExportSection):
             section.visible = hasCase
         ui.reviewLogSection.visible = self.review.session is not None
         if hasCase:
             ui.reviewCaseLabel.text = case.entry.title
+        self.numbers.update()
         self.output.update()
 
     def _hint(self) -> str:

@@ -52,6 +52,6 @@ def stretch(table, column: int) -> None:
 
 def fitHeight(table, most: int) -> None:
     """As high as its rows, up to `most` of them."""
-    rows = min(max(table.rowCount, 1), most)
-    height = rows * table.verticalHeader().defaultSectionSize + table.horizontalHeader().height
+    rows = sum(table.rowHeight(row) for row in range(min(table.rowCount, most)))
+    height = (rows or table.verticalHeader().defaultSectionSize) + table.horizontalHeader().height
     table.setFixedHeight(height + 2 * table.frameWidth + 2)

@@ -14,6 +14,7 @@ from MambaSegLib.bundle import Label
 from MambaSegLib.errors import UserError
 from MambaSegLib.image import read_labels, write_labels
 from MambaSegLib.job import Report
+from MambaSegLib.label_table import table_of
 from MambaSegLib.review import Session
 from MambaSegLib.volume import Volume
 from MambaSegLib.worklist import COMPLETED, FLAGGED, IN_PROGRESS, NOT_STARTED, Entry, Filter
@@ -257,12 +258,36 @@ def test_two_segmentations_in_numbers_and_as_an_overlay(tmp_path):
     assert (overlay[12:16, 5:15, 5:15] == 3).all() and np.count_nonzero(overlay) == 60 + 60 + 400
 
 
+def test_one_or_two_are_measured_on_the_image(tmp_path):
+    first, second = two_segmentations(tmp_path)
+    labels = read_labels(first)
+    image = np.random.default_rng(1).normal(40, 9, labels.shape).astype(np.float32)
+    sitk.WriteImage(labels.with_array(image).to_sitk(), str(tmp_path / "image.nrrd"))
+    request = {"segmentations": [first], "image": str(tmp_path / "image.nrrd")}
+    rows = comparison.run(request, Report())["rows"]
+    pairs = comparison.run(request | {"segmentations": [first, second]}, Report())["rows"]
+    voxel_ml = labels.voxel_volume_mm3 / 1000
+    for row, label in zip(rows, table_of(first, labels.array), strict=True):
+        inside = image[labels.array == label.value]
+        assert (row["structure"], row["first_ml"]) == (label.name, pytest.approx(inside.size * voxel_ml))
+        assert (row["first_mean"], row["first_sd"]) == pytest.approx((inside.mean(), inside.std()), rel=1e-5)
+        (pair,) = (other for other in pairs if other["structure"] == label.name)
+        assert {key: pair[key] for key in row} == pytest.approx(row)
+    left = next(pair for pair in pairs if pair["structure"] == "Left")
+    assert 0 < left["assd_mm"] < left["hd95_mm"] and left["second_mean"] != left["first_mean"]
+    with pytest.raises(UserError):
+        comparison.run({"segmentations": [first], "overlay": str(tmp_path / "o.nrrd")}, Report())
+    sitk.WriteImage(sitk.Image([30, 30, 20], sitk.sitkFloat32), str(tmp_path / "image.nrrd"))
+    with pytest.raises(UserError, match="same voxels"):
+        comparison.run(request, Report())
+
+
 def test_three_are_compared_in_pairs_and_other_grids_are_refused(tmp_path):
     files = two_segmentations(tmp_path)
     rows = comparison.run({"segmentations": [*files, files[0]]}, Report())["rows"]
     pairs = {(row["first"], row["second"]) for row in rows}
     assert len(pairs) == 3 and all(r["dice"] == 1 for r in rows if r["first"] == r["second"] == "a.seg.nrrd")
     sitk.WriteImage(sitk.Image([30, 30, 20], sitk.sitkUInt8), str(tmp_path / "c.nrrd"))
-    for others in ([files[0]], [files[0], str(tmp_path / "c.nrrd")]):
+    for others in ([], [files[0], str(tmp_path / "c.nrrd")]):
         with pytest.raises(UserError):
             comparison.run({"segmentations": others}, Report())

@@ -34,11 +34,10 @@ def test_comparison_in_linked_views_with_overlay_and_table(user, review_page, re
     own, layout = review_page.review.case.segmentation, slicer.app.layoutManager().layout
     compare(user, other)
     ui, manager = user.ui, slicer.app.layoutManager()
-    assert ui.reviewCompareTable.rowCount == 2 and ui.reviewCompareTable.item(1, 2).text() == "1.000"
+    table = ui.reviewNumbersTable
+    assert table.rowCount == 2 and table.item(1, 2).text() == "1.000"
     a, b = labels_of_case() == 1, labels_of_case(2) == 1
-    assert float(ui.reviewCompareTable.item(0, 2).text()) == pytest.approx(
-        2 * (a & b).sum() / (a.sum() + b.sum()), abs=6e-4
-    )
+    assert float(table.item(0, 2).text()) == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=6e-4)
     composites = [manager.sliceWidget(f"MambaCompare{i}").mrmlSliceCompositeNode() for i in (1, 2)]
     assert all(
         c.GetLinkedControl() and c.GetBackgroundVolumeID() == review_page.review.case.volume.GetID() for c in composites
@@ -66,7 +65,7 @@ def test_three_are_compared_in_pairs(user, review_page, review_folder):
     start_review(user, review_folder)
     user.ui.reviewCompareSelector.check(second_segmentation(review_page, "Model B", 1))
     compare(user, second_segmentation(review_page, "Reader 2", 2))
-    table = user.ui.reviewCompareTable
+    table = user.ui.reviewNumbersTable
     assert [table.item(row, 1).text() for row in range(6)] == ["1, 2", "1, 2", "1, 3", "1, 3", "2, 3", "2, 3"]
     assert not table.isColumnHidden(1) and slicer.app.layoutManager().sliceWidget("MambaCompare3") is not None
     user.click(user.ui.reviewChoice3Button)
