@@ -38,7 +38,7 @@ def _add_correct(parser: argparse.ArgumentParser) -> None:
     _add_image(parser)
     parser.add_argument("--initial", required=True, metavar="FILE", help="labels as the model gave them")
     parser.add_argument("--edited", required=True, metavar="FILE", help="the same labels after your edits")
-    looked = "label map, non-zero where you edited or looked and agreed, such as whole slices"
+    looked = "label map: 1 where you edited or looked and agreed, such as whole slices, 2 where a single click did"
     parser.add_argument("--touched", required=True, metavar="FILE", help=looked)
     parser.add_argument("-o", "--output", required=True, help="file to write: .seg.nrrd, .nrrd or .nii.gz")
     parser.add_argument("--locked", type=names, metavar="A,B", help="structures that must not change")

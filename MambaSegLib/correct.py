@@ -2,7 +2,8 @@
 
 The network runs once per image; its probabilities and the features before its head are kept warm. What the user decided
 trains a small Gaussian-process head on them (see `edit_learning`), which then speaks about the voxels around the edits
-where the network was wrong. Whatever the user decided, and every voxel of a locked structure, comes back bit for bit.
+where the network was wrong. Clicks, of which there are few, are learned from in a way of their own, after the strokes.
+Whatever the user decided, and every voxel of a locked structure, comes back bit for bit.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from . import catalogue
 from . import request as fields
 from .bundle import Label, ModelBundle
-from .edit_learning import Lesson, learn, length_scales, voxels_of
+from .clicks import CLICKED
+from .edit_learning import Lessons, learn, learn_clicks, length_scales, voxels_of
 from .errors import UserError
 from .features import Features, extract
 from .image import read_labels, write_labels
 from .inference import resolve_device
 from .job import Report
+from .picture import for_model
 from .segment import check_image_fits, loaded_network, prepared_image
 from .steps import Steps
 from .volume import Box, Volume
@@ -43,6 +46,7 @@ class Edits:
         touched: bool, the voxels that the user decided: changed, or looked at and left.
         locked: bool, voxels that must not change for other reasons.
         forbidden: values that no voxel may get.
+        clicked: bool, those of `touched` that clicks decided (see `clicks`); None for none.
     """
 
     initial: np.ndarray
@@ -50,6 +54,13 @@ class Edits:
     touched: np.ndarray
     locked: np.ndarray
     forbidden: tuple[int, ...] = ()
+    clicked: np.ndarray | None = None
+
+    def inside(self, box: Box) -> Edits:
+        """Of a part of the image; with `clicked`."""
+        clicked = np.zeros(self.touched.shape, bool) if self.clicked is None else self.clicked
+        parts = (array[box] for array in (self.initial, self.edited, self.touched, self.locked))
+        return Edits(*parts, self.forbidden, clicked[box])
 
 
 def run(request: dict, report: Report, warm: dict | None = None) -> dict:
@@ -58,7 +69,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     Args:
         request: "input", "model", "roi", "roi_ras", "roi_mask", "frame" and "device" as for "segment"; "initial" (label
             file that the model gave), "edited" (label file as it is now), "touched" (file, non-zero where the user
-            decided), "output" (label file to write), optional "locked" (names of structures).
+            decided, `clicks.CLICKED` where a click did), "output" (label file to write), optional "locked" (names of
+            structures).
         report: progress, messages and cancellation.
         warm: kept by the caller between runs; holds networks, the image and its features.
 
@@ -74,7 +86,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     bundle = catalogue.find(fields.needed(request, "model"))
     locked = fields.structures(request, bundle, "locked") if request.get("locked") else ()
     with job.step("read", "Reading image and edits"):
-        volume = fields.read_image(job, sources, request.get("frame"))
+        volume = for_model(fields.read_image(job, sources, request.get("frame")), bundle, job.warn)
         check_image_fits(bundle, volume)
         edits, drawn = _edits(request, volume, locked)
     features = _features(job, request, bundle, volume)
@@ -114,29 +126,37 @@ def correct(
     if box is None:
         return edits.edited, None
     lookup = np.array([0, *(label.value for label in labels)])
-    part = Edits(*(getattr(edits, name)[box] for name in ("initial", "edited", "touched", "locked")), edits.forbidden)
-    classes = _classes(part.edited, lookup)
+    part, spacing = edits.inside(box), volume.spacing_mm
     probabilities, values = features.inside(box)
-    spacing = volume.spacing_mm
+    reach = distance_transform_edt(~wrong[box], sampling=spacing[::-1] / length_scales(spacing))
     ordered = np.partition(probabilities, -2, axis=0)
     doubt = 1 - (ordered[-1] - ordered[-2])
-    reach = distance_transform_edt(~wrong[box], sampling=spacing[::-1] / length_scales(spacing))
-    teaches = part.touched & known[box] & (reach <= _FAR) & ((doubt > _SLIGHT_DOUBT) | (reach <= _NEAR))
-    lesson = learn(teaches, classes, probabilities, values, spacing)
-    free = ~part.touched & ~part.locked & known[box] & _inside(features, box)
-    free &= (reach <= _FAR) & ((doubt > _DOUBT) | (reach <= _NEAR))
+    near, known = reach <= _NEAR, known[box] & (reach <= _FAR)
+    teaches = part.touched & known & (part.clicked | near | (doubt > _SLIGHT_DOUBT))
+    lessons = _lessons(part, teaches, wrong[box], _classes(part.edited, lookup), probabilities, values, spacing)
+    free = ~part.touched & ~part.locked & known & _inside(features, box) & (near | (doubt > _DOUBT))
     result = edits.edited.copy()
-    result[box] = _decided(part, free, lesson, lookup, probabilities, values, spacing, report)
-    return result, lesson.strength
+    result[box] = _decided(part, free, lessons, lookup, probabilities, values, spacing, report)
+    return result, lessons.strength
 
 
-def _decided(part: Edits, free, lesson: Lesson, lookup, probabilities, values, spacing, report) -> np.ndarray:
-    """Label values of the box: a free voxel changes where the lesson turns the network's own decision."""
+def _lessons(part: Edits, teaches, wrong, classes, probabilities, values, spacing) -> Lessons:
+    """From the voxels that teach: strokes when one of them was wrong, and clicks."""
+    drawn, clicked = teaches & ~part.clicked, teaches & part.clicked
+    strokes = learn(drawn, classes, probabilities, values, spacing) if (drawn & wrong).any() else None
+    if not clicked.any():
+        return Lessons(strokes, None)
+    voxels, said = voxels_of(clicked, probabilities, values, spacing), probabilities[:, clicked].T
+    return Lessons(strokes, learn_clicks(voxels, Lessons(strokes, None).scores(said, voxels), classes[clicked]))
+
+
+def _decided(part: Edits, free, lessons: Lessons, lookup, probabilities, values, spacing, report) -> np.ndarray:
+    """Label values of the box: a free voxel changes where the lessons turn the network's own decision."""
     result = part.edited.copy()
-    if not lesson.strength or not free.any():
+    if not lessons.strength or not free.any():
         return result
     said = probabilities[:, free].T
-    then = said + lesson.residual(voxels_of(free, probabilities, values, spacing), report.check_cancelled)
+    then = lessons.scores(said, voxels_of(free, probabilities, values, spacing), report.check_cancelled)
     before, after = said.argmax(axis=1), then.argmax(axis=1)
     turned = (before != after) & ~np.isin(lookup[after], part.forbidden)
     result[free] = np.where(turned, lookup[after], result[free])
@@ -197,11 +217,11 @@ def _edits(request: dict, volume: Volume, locked: tuple[Label, ...]) -> tuple[Ed
                 "another one.",
                 "Export the segmentation with the image as its reference geometry.",
             )
-    initial, edited, touched = (found.array for found in files)
+    initial, edited, marks = (found.array for found in files)
     values = tuple(label.value for label in locked)
     # What differs from the model's result was decided by the user, whether marked or not.
-    touched = (touched > 0) | (edited != initial)
-    return Edits(initial, edited, touched, np.isin(edited, values), values), files[1]
+    touched = (marks > 0) | (edited != initial)
+    return Edits(initial, edited, touched, np.isin(edited, values), values, marks == CLICKED), files[1]
 
 
 def _unknown(edited: np.ndarray, bundle: ModelBundle) -> list[Label]:

@@ -6,6 +6,10 @@ p + residual decides there. Two voxels are alike when they are near each other, 
 and when its features are alike; where nothing alike was edited the residual is 0 and the network's word stands, so that
 confident voxels hold themselves. Before it is used, the residual of each edited part is predicted from the other parts,
 and the whole is scaled by what would have helped there.
+
+A few clicks are too few for that, and each of them is meant. There the process continues the change of the log
+probabilities that makes the clicked class lead: a voxel nearby follows as far as the network was already near to saying
+the same, so that a click moves a border that lies wrong and leaves one that is sure.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ REACH_MM = 4.0  # length scale in space
 SLICES = 1.2  # but at least so many voxels, for thick slices
 FEATURE_SCALE, LOGIT_SCALE = 3.0, 1.0  # length scales in whitened features and in log probabilities
 NOISE = 1.0  # variance of a decision relative to that of the residual: one voxel alone proves little
-MOST_EXAMPLES = 2500  # the cost grows with the third power
+MOST_EXAMPLES, MOST_CLICKED = 2500, 1000  # the cost grows with the third power
 STRENGTHS = (1.0, 0.75, 0.5, 0.25)
+CLICK_LEAD = 2.0  # of the clicked class over the best other one afterwards, in log probability
+CLICK_NOISE = 0.1  # as NOISE; a click is deliberate, a voxel under a brush need not be
 _CHUNK = 4096
 _BLOCK_MM = 8.0
 
@@ -40,6 +46,10 @@ class Voxels:
     def __len__(self) -> int:
         return len(self.places)
 
+    def without_logits(self) -> Voxels:
+        """As clicks see them: what the network says is in what they change already."""
+        return Voxels(self.places, self.features, self.logits[:, :0])
+
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
@@ -47,7 +57,8 @@ class Lesson:
 
     Args:
         examples: N decided voxels.
-        weights: (N, K); the residual at x is the kernel between x and the examples times them.
+        weights: (N, K); the residual at x, of probabilities or for clicks of their logarithms, is the kernel between
+            x and the examples times them.
         strength: 0..1, by which the residual is scaled.
         fixed, broken: held-out wrong voxels that were put right at this strength, and right ones that were spoilt.
     """
@@ -67,6 +78,32 @@ class Lesson:
         return self.strength * np.concatenate(parts) if parts else np.zeros((0, self.weights.shape[1]), np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What was learned from strokes and slices, and then from clicks; None where there were none."""
+
+    strokes: Lesson | None
+    clicks: Lesson | None
+
+    @property
+    def strength(self) -> float:
+        """0 when nothing is to be changed."""
+        return max((lesson.strength for lesson in (self.strokes, self.clicks) if lesson), default=0.0)
+
+    def scores(self, said: np.ndarray, voxels: Voxels, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """(n, K), the class with the highest one is decided.
+
+        Args:
+            said: (n, K) probabilities of n voxels by the network.
+            voxels: the same voxels.
+            check: as in `Lesson.residual`.
+        """
+        then = said + self.strokes.residual(voxels, check) if self.strokes and self.strokes.strength else said
+        if self.clicks:
+            then = log_probabilities(then) + self.clicks.residual(voxels.without_logits(), check)
+        return then
+
+
 def voxels_of(mask: np.ndarray, probabilities: np.ndarray, features: np.ndarray, spacing_mm) -> Voxels:
     """The True voxels of a mask.
 
@@ -75,12 +112,17 @@ def voxels_of(mask: np.ndarray, probabilities: np.ndarray, features: np.ndarray,
         probabilities, features: (K, Z, Y, X) and (M, Z, Y, X).
         spacing_mm: (x, y, z).
     """
-    logits = np.log(np.clip(probabilities[:, mask], 1e-3, 1)).T
+    logits = log_probabilities(probabilities[:, mask].T)
     return Voxels(
         (np.argwhere(mask) * spacing_mm[::-1] / length_scales(spacing_mm)).astype(np.float32),
         features[:, mask].T.astype(np.float32) / FEATURE_SCALE,
         (logits - logits.mean(axis=1, keepdims=True)).astype(np.float32) / LOGIT_SCALE,
     )
+
+
+def log_probabilities(said: np.ndarray) -> np.ndarray:
+    """Of the same shape, float32; nothing is surer than 999 to 1."""
+    return np.log(np.clip(said, 1e-3, 1)).astype(np.float32)
 
 
 def length_scales(spacing_mm) -> np.ndarray:
@@ -115,6 +157,29 @@ def learn(decided: np.ndarray, classes: np.ndarray, probabilities, features, spa
     inverse = cho_solve(factor, np.eye(len(rows), dtype=np.float32))
     unseen = _held_out(inverse, weights, residual[rows], parts[rows])
     return Lesson(examples, weights, *_strength(said[rows], unseen, right[rows], 1 / chance))
+
+
+def learn_clicks(clicked: Voxels, said: np.ndarray, right: np.ndarray) -> Lesson:
+    """Learn from clicked voxels: the change of log probabilities that makes the decided class lead there.
+
+    Args:
+        clicked: N of them.
+        said: (N, K) probabilities so far, that of strokes learned.
+        right: (N,) class indices as decided.
+    """
+    if len(clicked) > MOST_CLICKED:
+        some = np.random.default_rng(0).choice(len(clicked), MOST_CLICKED, replace=False)
+        clicked, said, right = clicked[some], said[some], right[some]
+    logits, rows = log_probabilities(said), np.arange(len(said))
+    others = logits.copy()
+    others[rows, right] = -np.inf
+    rival = others.argmax(axis=1)
+    missing = np.maximum(0, CLICK_LEAD - (logits[rows, right] - others[rows, rival])) / 2
+    change = np.zeros_like(logits)
+    change[rows, right], change[rows, rival] = missing, -missing
+    examples = clicked.without_logits()
+    factor = cho_factor(kernel(examples, examples) + CLICK_NOISE * np.eye(len(rows), dtype=np.float32), lower=True)
+    return Lesson(examples, cho_solve(factor, change), 1.0, float((missing > 0).sum()), 0.0)
 
 
 def _sample(error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ TORCH_FREE = {
     *("audit", "bundle", "bundle_schema", "card", "catalogue", "corrections", "errors", "image", "job", "label_file"),
     *("dicom_series", "metrics", "nifti_check", "postprocessing", "preprocessing", "regrid", "review", "roi"),
     *("normalisation", "picture", "volume", "worker", "request", "steps", "uncertainty", "cli_segment"),
-    *("edit_learning", "card_page", "folder_lock", "model_store", "model_versions"),
+    *("clicks", "edit_learning", "card_page", "folder_lock", "model_store", "model_versions"),
     *("corrected_case", "label_table", "safe_file", "thumbnail", "comparison", "dicom_seg", "dicom_source", "worklist"),
     *(
         "batch",
