@@ -220,9 +220,10 @@ def _written(folder: Path, data: dict, channels: list[Volume], labels: Volume) -
 
 
 def _write_image(folder: Path, index: int, volume: Volume) -> str:
-    """Write one channel; returns the file's name. A grey picture stays a picture, as readers expect."""
+    """Write one channel; returns the file's name. A grey picture without a place of its own stays a picture."""
     image = volume.to_sitk()
-    if volume.shape[0] == 1 and volume.array.ndim == 3 and volume.array.dtype in (np.uint8, np.uint16):
+    is_grey_slice = volume.shape[0] == 1 and volume.array.ndim == 3 and volume.array.dtype in (np.uint8, np.uint16)
+    if is_grey_slice and volume.same_grid(Volume(volume.array)):
         name, image = f"image_{index}.png", image[:, :, 0]
     else:
         name = f"image_{index}.nrrd"

@@ -26,20 +26,19 @@ _READABLE = f"{', '.join(EXTENSIONS)}, a DICOM file or folder, or a picture: {',
 
 
 def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn, frame: int | None = None) -> Volume:
-    """Read one scalar 3-D image, or a picture.
+    """Read one scalar 3-D image, or a picture, in colour or grey.
 
     Args:
         path: .nrrd .nhdr .nii .nii.gz .mha .mhd, a folder with a DICOM series, or any file of that series; .png .jpg
-            .bmp .tif or a slice in colour.
+            .bmp .tif or a single slice.
         warn: told in a sentence about things that the user should know but that do not stop the work.
         frame: which time point of a sequence (4-D, or Slicer's .seq.nrrd), from 0 on; None for a single volume.
 
     Returns:
-        The image, (Z, Y, X), in the file's own number type; a colour picture (3, 1, Y, X).
+        The image, (Z, Y, X), in the file's own number type; a single slice (1, Y, X), in colour (3, 1, Y, X).
 
     Raises:
-        UserError: missing, corrupt or wrong file, 4-D or colour volume, NaN, one slice that is no picture, broken
-            geometry.
+        UserError: missing, corrupt or wrong file, 4-D or colour volume, NaN, a line of voxels, broken geometry.
     """
     path = Path(path)
     image = _read(path, warn, frame)
@@ -52,7 +51,8 @@ def read_volume(path: str | Path, warn: Callable[[str], None] = warnings.warn, f
             "Choose or extract a single channel; of a sequence of volumes, ask for one frame.",
         )
     volume = Volume.from_sitk(image, path.name)
-    check_slices(volume)
+    if volume.shape[0] > 1 or min(volume.shape[1:]) < 2:  # whether one slice is enough, the model decides
+        check_slices(volume)
     check_volume(volume)
     return volume
 
@@ -150,10 +150,7 @@ def _three_dimensional(image: sitk.Image, name: str) -> sitk.Image:
     if image.GetDimension() == 4 and size[3] == 1:
         return image[..., 0]
     if image.GetDimension() == 2:
-        raise UserError(
-            f"A volume of several slices was expected, but '{name}' is a single slice of {size[0]} x {size[1]} pixels.",
-            "Choose the whole 3-D series.",
-        )
+        return sitk.JoinSeries(image)  # one slice, where it lies in its plane
     if image.GetDimension() != 3:
         raise UserError(
             f"A 3-D image was expected, but '{name}' is {image.GetDimension()}-D ({' x '.join(map(str, size))}).",

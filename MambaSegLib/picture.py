@@ -5,7 +5,9 @@ Torch-free. A picture has no voxel size in millimetres: a pixel counts as 1 mm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,7 +16,12 @@ from .errors import UserError
 from .volume import Volume
 from .wording import counted
 
+if TYPE_CHECKING:
+    from .bundle import ModelBundle
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_COLOURS = 3
+_BRIGHTEST = 255
 
 
 def is_picture_file(path: Path) -> bool:
@@ -66,3 +73,42 @@ def grey(volume: Volume) -> Volume:
             "Save the mask as a grey picture whose values are the labels (0 is background).",
         )
     return volume.with_array(channels[0])
+
+
+def for_model(volume: Volume, bundle: ModelBundle, warn: Callable[[str], None]) -> Volume:
+    """The image with as many channels as the model has inputs, where only its colours stand in the way.
+
+    A grey picture stands for red, green and blue; of a picture saved in colour whose colours are all the same, one is
+    enough. Every other image comes back as it is.
+
+    Args:
+        volume: (Z, Y, X) or (C, Z, Y, X).
+        warn: told that the model was made for another kind of picture.
+
+    Raises:
+        UserError: grey values that no picture has, or colours that the model does not take.
+    """
+    count = len(volume.channels)
+    if volume.shape[0] != 1 or count == len(bundle.inputs):
+        return volume
+    if bundle.is_for_pictures and count == 1:
+        check_grey_range(float(volume.array.min()), float(volume.array.max()), volume.name)
+        warn(f"The model was trained on colour pictures, but '{volume.name}' is grey: expect less from the result.")
+        return volume.with_array(np.repeat(volume.channels, _COLOURS, axis=0))
+    if len(bundle.inputs) == 1 and count == _COLOURS:
+        if any(not np.array_equal(volume.channels[0], other) for other in volume.channels[1:]):
+            raise UserError(
+                f"The model '{bundle.id}' needs a grey picture, but '{volume.name}' has colours.",
+                "Save it as a grey picture, or choose a model for colour pictures.",
+            )
+        return volume.with_array(volume.channels[0])
+    return volume
+
+
+def check_grey_range(low: float, high: float, name: str) -> None:
+    """Raise UserError unless these grey values can stand for colours, which are bytes."""
+    if low < 0 or high > _BRIGHTEST:
+        raise UserError(
+            f"Grey values of 0 to {_BRIGHTEST} were expected, as in a PNG, but '{name}' has {low:g} to {high:g}.",
+            "Save it as an 8-bit picture with the brightness in which one sees the structures.",
+        )

@@ -18,6 +18,7 @@ from .estimate import remember_pass
 from .image import write_labels
 from .inference import load_network, predict, resolve_device, scan_backend
 from .job import Report
+from .picture import for_model
 from .postprocessing import keep_largest_components, measure, remove_small_components, smooth, to_label_values
 from .preprocessing import Prepared, Roi, TwoBest, prepare
 from .steps import Steps
@@ -162,6 +163,7 @@ class _Task:
 
 def _segment(job: Steps, volume: Volume, task: _Task, roi: Roi | None) -> Segmentation:
     bundle, recipe, device, wishes = task.bundle, task.recipe, task.device, task.wishes
+    volume = for_model(volume, bundle, job.warn)
     check_image_fits(bundle, volume)
     _warn_if_coarse(job, volume, recipe)
     with job.step("prepare", "Preparing the image"):
@@ -215,7 +217,8 @@ def prepared_image(job: Steps, volume: Volume, recipe: dict, roi: Roi | None, im
     """The image on the network's grid; kept warm under `image_key`, or made anew without one."""
     if image_key is None:
         return prepare(volume, recipe, roi)
-    key = image_key + json.dumps({k: v for k, v in recipe.items() if k not in ("overlap", "mirror_axes")})
+    seen = {k: v for k, v in recipe.items() if k not in ("overlap", "mirror_axes")} | {"of": len(volume.channels)}
+    key = image_key + json.dumps(seen)
     return job.remembered("prepared", key, lambda: prepare(volume, recipe, roi))
 
 

@@ -90,7 +90,7 @@ WRONG_IMAGES = {
     "infinite": (lambda d: with_voxel(d / "a.nrrd", -np.inf), "NaN or infinite"),
     "constant": (lambda d: save(d / "a.nrrd", np.full((9, 9, 9), 7, np.int16)), "every voxel of the region is 7"),
     "one slice": (lambda d: save(d / "a.nii.gz", GOOD[:1]), "several slices"),
-    "two axes": (lambda d: save(d / "a.nii.gz", GOOD[0]), "single slice of 14 x 13"),
+    "two axes": (lambda d: save(d / "a.nii.gz", GOOD[0]), "several slices.* has 14 x 13 x 1"),
     "spacing 0 in nifti": (lambda d: no_spacing_nifti(d / "a.nii"), "voxel size above zero"),
     "spacing 0 in nrrd": (
         lambda d: nrrd_with_directions(d / "a.nrrd", "(0,0,0) (0,1,0) (0,0,1)"),
