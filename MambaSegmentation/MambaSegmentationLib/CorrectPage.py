@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import CorrectLogic, DoneSlices, Inputs, SegmentVoxels, Snapshots
+from . import CorrectLogic, DoneSlices, FarComputer, Inputs, SegmentVoxels, Snapshots
 from .CorrectionView import CorrectionView
 from .DoubtView import DoubtView
 from .EditorView import EditorView
@@ -168,6 +168,8 @@ class CorrectPage(Page):
     # Correct from my edits
 
     def _onCorrect(self) -> None:
+        if not FarComputer.mayGo():
+            return
         needs = [self.state.resultSegmentation, SegmentVoxels.volumeOf(self.state.resultSegmentation)]
         ends = {"onFinished": self._onCorrected, "onFailed": self._onEnded, "onCancelled": self._onEnded}
         self.services.jobs.run(_("Correct from my edits"), "correct", self._params, needs, **ends)

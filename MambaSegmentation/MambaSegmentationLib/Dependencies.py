@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import InstallCauses, PackagePlan, Settings
+from . import FarComputer, InstallCauses, PackagePlan, Settings
 from .Installation import Installation
 from .JobQueue import JobQueue, Task
 from .Jobs import Job, Listener, ignore
@@ -29,8 +29,11 @@ class Dependencies:
         self._wasLooked = False
 
     def look(self) -> None:
-        """Once, when the user first sees the panel: tell what is missing, without trying to import it."""
-        if self._wasLooked:
+        """Once, when the user first sees the panel: tell what is missing, without trying to import it.
+
+        Not while another computer does the work: nothing is missing then.
+        """
+        if self._wasLooked or FarComputer.chosen():
             return
         self._wasLooked = True
         try:
@@ -50,6 +53,12 @@ class Dependencies:
     def offer(self, folder: str = "") -> None:
         """Look what is missing, ask, and install it; from a folder of wheels if one is given."""
         self.examine(lambda findings: self._ask(findings, folder))
+
+    def offerFor(self, package: str) -> None:
+        """The same, with a package that a job has missed, also if most jobs do without."""
+        extras = [text for text in PackagePlan.EXTRAS.get(package, ()) if text not in self.requirements]
+        self.requirements += extras
+        self.offer()
 
     def _params(self, isTried: bool) -> dict:
         return {"requirements": self.requirements, "keep": PackagePlan.KEPT, "try": isTried}

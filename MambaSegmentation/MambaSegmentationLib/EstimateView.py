@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import Regions, SceneIO
+from . import FarComputer, Regions, SceneIO
 from .Jobs import Listener, Problem
 from .ModelCard import memoryText
 from .SegmentLogic import Options, SegmentLogic
@@ -93,4 +93,5 @@ def _key(volumeNode, modelId: str, options: Options) -> tuple:
         except UserError:
             region = ("outside",)
     size = volumeNode.GetImageData().GetDimensions()
-    return volumeNode.GetID(), size, SceneIO.ijkToRas(volumeNode).tobytes(), modelId, region, options.device
+    where = (FarComputer.chosen(), options.device)
+    return volumeNode.GetID(), size, SceneIO.ijkToRas(volumeNode).tobytes(), modelId, region, where

@@ -20,7 +20,7 @@ class SegmentOptions:
         self._ui, self._state, self._onChanged = ui, state, onChanged
         self._isReading = False
         self._structures: tuple[str, ...] = ()
-        self.devices = DeviceChoice(ui.deviceSelector, ui.deviceHintLabel, worker)
+        self.devices = DeviceChoice(ui.deviceSelector, ui.deviceHintLabel, worker, self._write)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._write)
         ui.structureList.connect("itemChanged(QListWidgetItem*)", self._write)
         ui.allStructuresButton.connect("clicked()", self._onAll)

@@ -6,11 +6,12 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import Inputs, Regions, Samples, SceneFacts, SceneIO
+from . import FarComputer, Inputs, Regions, Samples, SceneFacts, SceneIO
 from .EstimateView import EstimateView
 from .FolderView import FolderView
 from .JobQueue import Task
 from .Jobs import Listener
+from .ModelFiles import ModelFiles
 from .ModelPicker import ModelPicker
 from .MoreInputs import MoreInputs
 from .Page import Page
@@ -29,6 +30,7 @@ class SegmentPage(Page):
         self.sequences = SequenceLogic(services.segment)
         self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, services.models, self._onChoice)
+        self.modelFiles = ModelFiles(ui.modelFilesButton, self.models, services, self._onModelAdded)
         self.options = SegmentOptions(ui, state, services.worker, self._update)
         inputs = (ui.moreInputsArea, ui.volumeLabel, state, services.isClosing)
         self.moreInputs = MoreInputs(*inputs, self._onMoreInputs)
@@ -42,6 +44,7 @@ class SegmentPage(Page):
         """Look for new models, and take a volume if none is chosen."""
         self._readModels()
         _takeOnlyVolume(self.ui.volumeSelector)
+        self.options.devices.askAgain()
         self._onChoice()
         self.folder.lookAgain()
 
@@ -50,6 +53,7 @@ class SegmentPage(Page):
         self._soon.stop()
         self.estimate.stop()
         self.folder.stop()
+        self.modelFiles.close()
 
     # From the widgets to the state
 
@@ -111,6 +115,14 @@ class SegmentPage(Page):
     def _onInputModified(self, caller, event) -> None:
         self._soon.start(0)
 
+    def _onModelAdded(self, folder: str) -> None:
+        """Choose it; a version that is not in use is not in the list, and the choice stays."""
+        self.ui.modelSearch.text = ""
+        self.models.refresh()
+        if self.models.has(folder):
+            self.models.choose(folder)
+        self._onChoice()
+
     def _onRoi(self) -> None:
         roi, volume = self.ui.roiSelector.currentNode(), self.ui.volumeSelector.currentNode()
         if roi and volume and not self._isReading and not Regions.hasSize(roi):
@@ -130,6 +142,8 @@ class SegmentPage(Page):
         self.ui.volumeSelector.setCurrentNode(node)
 
     def _onSegment(self) -> None:
+        if not FarComputer.mayGo():
+            return
         isSequence = self.ui.allFramesCheckBox.visible and self.state.allFrames
         others = [] if self.moreInputs.selectors else [n for n in self.state.otherVolumes if n]
         for volume in [self.state.inputVolume, *others]:
@@ -226,6 +240,7 @@ class SegmentPage(Page):
         ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
         self.estimate.update()
         self.folder.update()
+        self.modelFiles.update()
         if not isRunning and (not missing or self.state.folderInput):
             self.options.devices.ask()
 

@@ -5,7 +5,10 @@ import slicer
 
 from MambaSegLib import corrections
 
+AGREED_COMPUTERS_SETTING = "MambaSegmentation/agreedComputers"  # one per line
 ANNOTATOR_SETTING = "MambaSegmentation/annotator"
+COMPUTER_SETTING = "MambaSegmentation/computer"  # as MambaSegLib.remote_computer.parse takes it
+COMPUTE_THERE_SETTING = "MambaSegmentation/computeThere"  # "there", or nothing for this computer
 CORRECTIONS_FOLDER_SETTING = "MambaSegmentation/correctionsFolder"
 DEVICE_SETTING = "MambaSegmentation/device"
 THREADS_SETTING = "MambaSegmentation/threads"

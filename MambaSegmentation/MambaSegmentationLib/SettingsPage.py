@@ -5,6 +5,7 @@ import qt
 from slicer.i18n import tr as _
 
 from . import Settings
+from .ComputerView import ComputerView
 from .KeySettings import KeySettings
 from .Models import MODEL_FOLDERS_SETTING, modelFolders
 from .PackagesView import PackagesView
@@ -22,6 +23,7 @@ class SettingsPage(Page):
         self._isReading = False
         self.packagesView = PackagesView(ui, services.packages)
         self.keys = KeySettings(ui.keysTable, ui.resetKeysButton, lambda text: services.view.message("warning", text))
+        self.computer = ComputerView(ui, services)
         for text, device in _DEVICES:
             ui.defaultDeviceSelector.addItem(text, device)
         ui.correctionsFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
@@ -37,6 +39,7 @@ class SettingsPage(Page):
     def setRunning(self, isRunning: bool) -> None:
         ui = self.ui
         self.packagesView.setEnabled(not isRunning)
+        self.computer.setEnabled(not isRunning)
         for widget in (ui.threadsSpinBox, ui.defaultDeviceSelector, ui.doctorButton):
             widget.enabled = not isRunning
 
@@ -67,6 +70,7 @@ class SettingsPage(Page):
             device = Settings.text(Settings.DEVICE_SETTING)
             ui.defaultDeviceSelector.setCurrentIndex(max(0, ui.defaultDeviceSelector.findData(device)))
             ui.annotatorEdit.text = Settings.text(Settings.ANNOTATOR_SETTING)
+            self.computer.show()
             self.keys.show()
         finally:
             self._isReading = False

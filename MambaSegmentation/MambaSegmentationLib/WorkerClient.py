@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 from MambaSegLib.job import ENDINGS, Cancel, Request, decode_event, encode_request
 
-from . import Settings
+from . import FarComputer, Settings
 
 PYTHON_SETTING = "MambaSegmentation/pythonExecutable"
 CANCEL_GRACE_MS = 1500
@@ -168,7 +168,7 @@ class _Request:
 
 
 class WorkerClient:
-    """Runs jobs in the worker, which starts with the first request and is kept warm.
+    """Runs jobs in the worker, which starts with the first request and is kept warm; some on another computer.
 
     Every request tells its events (dicts as in MambaSegLib.job) to a plain callable in the GUI thread; the last one is
     always finished, failed or cancelled, also when the worker dies or does not listen.
@@ -192,8 +192,9 @@ class WorkerClient:
         return self._worker.pid if self._worker else 0
 
     def run(self, job: str, params: dict, onEvent: Callable[[dict], None]) -> str:
-        """Queue a job and return its id at once. Raises UserError when there is no Python for it, or after `close`."""
+        """Queue a job, return its id. Raises UserError: no Python, images may not go there, or after `close`."""
         self.ensureOpen()
+        job, params = FarComputer.routed(job, params)
         if self._worker is None:
             self._start()
         requestId = str(next(self._ids))
@@ -213,15 +214,17 @@ class WorkerClient:
         qt.QTimer.singleShot(CANCEL_GRACE_MS, lambda: self._insist(requestId))
 
     def quit(self) -> None:
-        """End the worker and forget all requests; the next run starts a new one."""
+        """End the worker and all requests, as cancelled; the next run starts a new one."""
         worker, self._worker = self._worker, None
-        self._requests.clear()
         if worker:
             worker.quit()
+        for key in list(self._requests):
+            self._end(key, {"id": key, "event": "cancelled"})
 
     def close(self) -> None:
-        """End the worker for good: widgets may still speak when the module has gone, and none may start another one."""
+        """End the worker for good, as widgets may still speak when the module has gone; calls nobody back."""
         self._isClosed = True
+        self._requests.clear()
         self.quit()
 
     def ensureOpen(self) -> None:
