@@ -102,6 +102,8 @@ class PanelState:
     reviewPlace = _Text()  # the folder or table of the review
     reviewFile = _Text()  # the session to go on with
     lockedSegments = _Texts()  # IDs of segments that a correction leaves alone
+    correctionRoi = _Node()  # outside of it a correction changes nothing
+    correctAtClick = _Flag("true")  # a click starts the correction by itself
 
     def __init__(self, node):
         self.node = node
