@@ -39,8 +39,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         request: "inputs" (files, folders, CSV; see `case_files`), "model" (id or folder), "output" (folder); optional
             "workers" (processes, default 1; 0: in this process, which needs no dask), "scheduler" (address of a
             running dask scheduler, whose workers see the same files and have this package), "resume" (True: go on in a
-            folder that has results), and of the job "segment": "device", "overlap", "mirror", "labels",
-            "smoothing_mm", "largest_component".
+            folder that has results), "computer" (another one that computes, see `remote`), and of the job "segment":
+            "device", "overlap", "mirror", "labels", "smoothing_mm", "largest_component".
         report: progress by case and cancellation.
         warm: kept by the caller between runs; used by the cases of this process, workers have their own.
 
@@ -108,7 +108,7 @@ def _tasks(request: dict, folder: Path, report: Report) -> dict[str, dict]:
     tasks = {}
     for case in cases:
         report.check_cancelled()
-        tasks[case.name] = _task(case, bundle, folder, options)
+        tasks[case.name] = _task(case, bundle, folder, options) | {"computer": request.get("computer")}
     _refuse_others(tasks)
     return tasks
 

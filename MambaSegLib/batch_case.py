@@ -9,6 +9,7 @@ from . import scores_file
 from .batch_receipt import receipt
 from .errors import Cancelled, MissingPackage, UserError
 from .job import Report, resolve
+from .remote_computer import NoConnection
 
 
 class CaseReport(Report):
@@ -42,19 +43,26 @@ def process(task: dict, report: Report, warm: dict) -> dict:
     """One case: returns its receipt, or {"error": text}. Computes nothing when the case is done.
 
     Raises:
-        Cancelled: by the report. MissingPackage: no case could be done without it.
+        Cancelled: by the report. MissingPackage, NoConnection: no case could be done without it.
     """
     done = receipt(task)
     if done:
         return done
     try:
-        result = resolve("segment")(task["request"], report, warm)
+        result = _segment(task, report, warm)
         scores_file.write(task["output"], result, case=task["case"], fingerprint=task["fingerprint"])
         return receipt(task)
-    except (Cancelled, MissingPackage):
+    except (Cancelled, MissingPackage, NoConnection):
         raise
     except Exception as error:  # whatever it is: the other cases go on, and the summary says it
         return {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
+
+
+def _segment(task: dict, report: Report, warm: dict) -> dict:
+    if task["computer"]:
+        request = {"computer": task["computer"], "job": "segment", "params": task["request"]}
+        return resolve("remote")(request, report, warm)
+    return resolve("segment")(task["request"], report, warm)
 
 
 def one_by_one(waiting: dict[str, dict], total: int, report: Report, warm: dict) -> Iterator[tuple[str, dict]]:

@@ -19,14 +19,19 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     workers = "processes on this machine (default: 1); 0: in this process, which needs no dask"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this dask scheduler instead")
+    there = "compute there, one case after the other; as for 'mambaseg segment'"
+    parser.add_argument("--computer", metavar="COMPUTER", help=there)
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.set_defaults(command=_batch)
 
 
 def _batch(options: argparse.Namespace) -> None:
-    names = ("inputs", "model", "output", "workers", "scheduler", "resume", "device")
-    result = run_job("batch", {name: getattr(options, name) for name in names}, options.verbose)
+    names = ("inputs", "model", "output", "workers", "scheduler", "computer", "resume", "device")
+    request = {name: getattr(options, name) for name in names}
+    if options.computer:
+        request["workers"] = 0  # one connection
+    result = run_job("batch", request, options.verbose)
     if options.json:
         print_json(result)
     else:

@@ -23,6 +23,10 @@ _SSH += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3", "-o", "C
 _FORMS = "Write user@computer, user@computer:/path/to/mambaseg, or a whole command."
 
 
+class NoConnection(UserError):
+    """The other computer does not work for us at all: no other job would fare better."""
+
+
 @dataclass(frozen=True)
 class Computer:
     """Where to compute.
@@ -78,24 +82,24 @@ def _whole_command(text: str) -> Computer:
     return Computer(name, text if os.name == "nt" else words)
 
 
-def not_started(computer: Computer, error: OSError) -> UserError:
+def not_started(computer: Computer, error: OSError) -> NoConnection:
     """The program that makes the connection cannot be started here."""
     if computer.is_ssh:
-        return UserError(
+        return NoConnection(
             f"The program ssh, which makes the connection, cannot be started ({error.strerror}).",
             "Install OpenSSH's client (Windows: Settings, Optional features, OpenSSH Client), then try again.",
         )
-    return UserError(f"{computer.program} cannot be started ({error.strerror}).", "Correct the command.")
+    return NoConnection(f"{computer.program} cannot be started ({error.strerror}).", "Correct the command.")
 
 
-def other_version(computer: Computer, here: str, there: str) -> UserError:
-    return UserError(
+def other_version(computer: Computer, here: str, there: str) -> NoConnection:
+    return NoConnection(
         f"Version {here} is here, but version {there} on {computer.name}: both must be the same.",
         f"Install version {here} there, or {there} here.",
     )
 
 
-def ended_early(computer: Computer, code: int | None, log: str) -> UserError:
+def ended_early(computer: Computer, code: int | None, log: str) -> NoConnection:
     """Why the connection ended before the worker there answered.
 
     Args:
@@ -105,14 +109,14 @@ def ended_early(computer: Computer, code: int | None, log: str) -> UserError:
     name, text = computer.name, log.casefold()
     for marks, message, hint in _causes(name):
         if any(mark in text for mark in marks):
-            return UserError(message, hint)
+            return NoConnection(message, hint)
     if code == 127 or "command not found" in text or "is not recognized" in text or "no such file" in text:
-        return UserError(
+        return NoConnection(
             f"{name} answers, but the program mambaseg was not found there.",
             f"Install it there (pip install ...), or write its whole path: {name}:/path/to/mambaseg.",
         )
     last = log.strip().splitlines()[-1:] or [f"exit code {code}"]
-    return UserError(f"{name} did not start its worker ({last[0]}).", _try(computer))
+    return NoConnection(f"{name} did not start its worker ({last[0]}).", _try(computer))
 
 
 def lost(computer: Computer, code: int | None) -> UserError:
@@ -128,8 +132,8 @@ def lost(computer: Computer, code: int | None) -> UserError:
     )
 
 
-def silent(computer: Computer, seconds: float) -> UserError:
-    return UserError(f"{computer.name} did not answer within {seconds:.0f} s.", _try(computer))
+def silent(computer: Computer, seconds: float) -> NoConnection:
+    return NoConnection(f"{computer.name} did not answer within {seconds:.0f} s.", _try(computer))
 
 
 def not_understood(computer: Computer, what: str) -> UserError:

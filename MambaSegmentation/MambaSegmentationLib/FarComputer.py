@@ -8,7 +8,7 @@ from MambaSegLib.errors import UserError
 
 from . import Settings
 
-_WITH_IMAGES = ("segment", "correct", "estimate")
+_WITH_IMAGES = ("segment", "correct", "estimate", "batch")
 _ROUTED = (*_WITH_IMAGES, "devices")
 
 
@@ -41,6 +41,8 @@ def routed(job: str, params: dict) -> tuple[str, dict]:
             ),
             _("Press the button again and agree, or choose this computer on the page Settings."),
         )
+    if job == "batch":  # it sends its cases itself
+        return job, {**params, "computer": computer}
     # Nobody waits for an estimate: it must not make anybody wait for a connection.
     isCourtesy = job == "estimate"
     return "remote", {"computer": computer, "job": job, "params": params, "courtesy": isCourtesy}
@@ -52,8 +54,8 @@ def mayGo() -> bool:
     if not computer or _isAgreed(computer):
         return True
     text = _(
-        "Images of this scene will be sent to {computer} through ssh, with the model, and computed there. Names of "
-        "patients, nodes and files are not sent. There, all is deleted when the connection ends.\n\n"
+        "The images that you segment or correct, and the model, will be sent to {computer} through ssh. Names of "
+        "files and DICOM headers are not sent. All is deleted there when the connection ends.\n\n"
         "Send images to this computer? You will not be asked again."
     )
     if not slicer.util.confirmOkCancelDisplay(text.format(computer=nameOf(computer)), _("Compute on another computer")):

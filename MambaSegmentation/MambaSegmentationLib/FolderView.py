@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import ReviewSources, TableView
+from . import FarComputer, ReviewSources, TableView
 from .JobQueue import Task
 from .Jobs import Job, Listener, Problem
 from .Page import Services
@@ -178,6 +178,8 @@ class FolderView:
     # The run
 
     def _onSegment(self) -> None:
+        if not FarComputer.mayGo():
+            return
         request = {**self._request(), "resume": bool(self._found["summary"])}
         self._showFailed([])
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 pytest.importorskip("torch")
 
-from MambaSegLib import correct, remote, remote_worker, segment
+from MambaSegLib import batch, correct, remote, remote_worker, segment
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.image import read_labels
@@ -324,3 +324,16 @@ def test_command_line_needs_no_torch_here(there, image, tiny_bundle, tmp_path):
     assert done.returncode == 0 and "cpu of " in done.stdout, done.stderr
     assert voxels(tmp_path / "a.seg.nrrd").shape == (34, 36, 40)
     until(lambda: files_of(there) == kept)
+
+
+def test_batch_there(warm, image, tiny_bundle, tmp_path):
+    inputs, output = image.parent, tmp_path / "results"
+    sitk.WriteImage(sitk.ReadImage(str(image)) + 3, str(inputs / "zweiter.nii.gz"))
+    (inputs / "kaputt.nrrd").write_bytes(b"NRRD0004\nno")
+    asked = {"inputs": [str(inputs)], "model": str(tiny_bundle), "output": str(output), "workers": 0, "device": "cpu"}
+    result = batch.run(asked | {"computer": FAR}, Report(), warm)
+    assert result["done"] == 2 and [row["case"] for row in result["failed"]] == ["kaputt"]
+    segment.run(request(image, tiny_bundle, tmp_path / "one.seg.nrrd"), Report())
+    assert np.array_equal(voxels(tmp_path / "one.seg.nrrd"), voxels(output / f"{image.stem}.seg.nrrd"))
+    with pytest.raises(UserError, match="does not exist|cannot be started"):
+        batch.run(asked | {"computer": "no-such-program worker", "output": str(tmp_path / "none")}, Report(), {})
