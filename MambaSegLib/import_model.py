@@ -37,7 +37,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
             "network" (variant; default: recognised), "in_channels", "out_channels" (where the weights do not tell),
             "hyper" (overrides), "labels" (names of the classes 1, 2, ...), "settings" (an object or the path of a JSON
             file with entries of ``SETTINGS``), "fold", "mirror" (true: average over mirrored images as nnU-Net does,
-            several times slower), "output" (folder of models).
+            several times slower), "output" (folder of models), "folders" (further ones, in which it may be already).
         report: messages.
         warm: not used.
 
@@ -65,7 +65,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         weights = {name: tensor.numpy() for name, tensor in imported.network.state_dict().items()}
         bundle = write_bundle(Path(folder) / data["id"], data, weights)
         report.check_cancelled()
-        placed = model_add.place(bundle, models_folder(request.get("output") or None))
+        folders = request.get("folders") or []
+        placed = model_add.place(bundle, models_folder(request.get("output") or None), folders=folders)
     bundle = open_bundle(placed.folder, verify=False)
     for note in notes:
         report.message(note, "warning")

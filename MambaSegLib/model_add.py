@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +43,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
     Args:
         request: "source" (a .zip file of `bundle_archive`, or a bundle's folder); optional "name" (what users read;
-            default: its own), "use" (true: put a version of another model in use), "output" (folder of models).
+            default: its own), "use" (true: put a version of another model in use), "output" (folder of models),
+            "folders" (further ones, in which it may be already).
         report: progress by bytes.
         warm: not used.
 
@@ -54,21 +56,23 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     """
     if not request.get("source"):
         raise UserError("The request must name 'source'.", "Give a .zip file of a model, or its folder.")
-    root = made_folder(models_folder(request.get("output") or None))
+    root, folders = made_folder(models_folder(request.get("output") or None)), request.get("folders") or []
     _sweep(root)
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=root) as folder:
         bundle, decision = take_out(request["source"], Path(folder), report)
         report.message(f"Adding {bundle.title}")
-        folder, was_there = place(bundle, root, request.get("name") or "", decision)
+        folder, was_there = place(bundle, root, request.get("name") or "", decision, folders)
     added = open_bundle(folder, verify=False)
-    if request.get("use") and not _is_offered(folder, root):
+    if request.get("use") and not _is_offered(folder, [root, *folders]):
         model_store.promote(version_name(added), root, despite_gate=True)
     result = {"bundle": str(folder), "id": version_name(added), "title": added.title}
     result |= {"lineage": catalogue.lineage_of(added), "was_there": was_there}
-    return result | {"in_use": _is_offered(folder, root)}
+    return result | {"in_use": _is_offered(folder, [root, *folders])}
 
 
-def place(bundle: ModelBundle, root: Path, name: str = "", decision: dict | None = None) -> Placed:
+def place(
+    bundle: ModelBundle, root: Path, name: str = "", decision: dict | None = None, folders: Sequence = ()
+) -> Placed:
     """Into the folder of models, under an id that no other model has.
 
     Args:
@@ -76,12 +80,13 @@ def place(bundle: ModelBundle, root: Path, name: str = "", decision: dict | None
         root: folder of models.
         name: what users read; empty: the model's own.
         decision: what the gate said of a model that was made from another one.
+        folders: further folders of models, in which it may be already.
 
     Raises:
         UserError: a version of another model was to get a name of its own; the folder cannot be written to.
     """
     title, is_first = name.strip() or bundle.title, bundle.data["provenance"]["parent"] is None
-    if title == bundle.title and (there := same_model(bundle.data, root)):
+    if title == bundle.title and (there := same_model(bundle.data, [root, *folders])):
         return Placed(there.folder, True)
     if not is_first:
         if title != bundle.title:
@@ -89,24 +94,24 @@ def place(bundle: ModelBundle, root: Path, name: str = "", decision: dict | None
         return Placed(model_store.add(bundle, decision or NEVER_JUDGED, root).folder, False)
     wanted = bundle.id if title == bundle.title else id_of(title)
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=made_folder(root)) as folder:
-        renamed = {"id": free_id(wanted, root), "title": title}
+        renamed = {"id": free_id(wanted, [root, *folders]), "title": title}
         if renamed != {"id": bundle.id, "title": bundle.title}:
             bundle = _renamed(bundle, renamed, Path(folder))
         return Placed(model_store.add(bundle, None, root).folder, False)
 
 
-def same_model(data: dict, root: Path | None = None) -> Entry | None:
+def same_model(data: dict, folders: Sequence = ()) -> Entry | None:
     """The model on this computer that ``bundle.json`` tells of: all but its history is the same; None if it is not.
 
     Its history may tell more or less of the cases: that was left out where it was given away.
     """
     wanted = _without_history(data)
-    return next((e for e in _there(root) if e.bundle and _without_history(e.bundle.data) == wanted), None)
+    return next((e for e in _there(folders) if e.bundle and _without_history(e.bundle.data) == wanted), None)
 
 
-def free_id(wanted: str, root: Path | None = None) -> str:
+def free_id(wanted: str, folders: Sequence = ()) -> str:
     """An id that no model on this computer has: this one, or with a number behind it."""
-    taken = {name for entry in _there(root) for name in (entry.id, entry.lineage)}
+    taken = {name for entry in _there(folders) for name in (entry.id, entry.lineage)}
     numbers = range(2, len(taken) + 3)
     return next(name for name in (wanted, *(f"{wanted}-{number}" for number in numbers)) if name not in taken)
 
@@ -131,8 +136,9 @@ def _sweep(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _there(root: Path | None) -> list[Entry]:
-    return catalogue.entries([] if root is None else [root], every_version=True)
+def _there(folders: Sequence) -> list[Entry]:
+    """Every model in these folders, of the user's, and shipped."""
+    return catalogue.entries(folders, every_version=True)
 
 
 def _without_history(data: dict) -> dict:
@@ -147,5 +153,5 @@ def _renamed(bundle: ModelBundle, names: dict, folder: Path) -> ModelBundle:
     return renamed
 
 
-def _is_offered(folder: Path, root: Path) -> bool:
-    return any(entry.folder == folder for entry in catalogue.entries([root]))
+def _is_offered(folder: Path, folders: Sequence) -> bool:
+    return any(entry.folder == folder for entry in catalogue.entries(folders))

@@ -49,6 +49,10 @@ class ModelPicker:
         self._chosen = _key(match) if match else ""
         self._fill()
 
+    def has(self, folder: str) -> bool:
+        """Whether the model in this folder is in the list."""
+        return any(_key(entry) == folder for entry in self._entries)
+
     def setImage(self, facts: ImageFacts | None) -> None:
         """Sort by how the models suit this image, and say why."""
         if facts != self._facts:

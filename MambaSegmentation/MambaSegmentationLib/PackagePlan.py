@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from slicer.i18n import tr as _
 
 TORCH = "torch>=2.2"
+# What only some jobs need: asked for when one of them has missed it.
+EXTRAS = {name: ("onnx>=1.15", "onnxruntime>=1.17") for name in ("onnx", "onnxruntime")}
 # Slicer's own: another version of them breaks Slicer or another extension.
 KEPT = ("numpy", "scipy", "SimpleITK")
 # MB to download, rounded up from the wheels on the package indexes in autumn 2025 (torch with what it needs).
 _TORCH_CUDA_MB = {"linux": 3600, "win32": 3000}
 _TORCH_CPU_MB = {"linux": 250, "win32": 300, "darwin": 200}
-_OTHERS_MB = {"monai": 3, "safetensors": 1, "llvmlite": 60}
+_OTHERS_MB = {"monai": 3, "safetensors": 1, "llvmlite": 60, "onnx": 20, "onnxruntime": 25}
 _UNKNOWN_MB = 20
 
 

@@ -44,7 +44,7 @@ class Panel(VTKObservationMixin):
         self.jobs = JobQueue(logic.worker)
         self.jobs.onChanged = self._onJobsChanged
         packages = Dependencies(self.jobs, logic.files, self.runView, resourcePath("requirements.txt"))
-        self.runArea = RunArea(self.ui, self.jobs, self.runView, packages.offer)
+        self.runArea = RunArea(self.ui, self.jobs, self.runView, packages.offerFor)
         self.services = Services(
             *(logic.worker, self.jobs, logic.files, logic, logic.models),
             *(self.runView, self.showPage, self.refresh, self.isClosing, packages),

@@ -69,12 +69,13 @@ class RunArea:
 
     Args:
         ui: the widgets of MambaSegmentation.ui by name.
-        onInstall: called by the button that offers to install what a job has missed.
+        onInstall: called with the package that a job has missed by the button that offers to install it.
     """
 
-    def __init__(self, ui, jobs: JobQueue, view: RunView, onInstall: Callable[[], None]):
+    def __init__(self, ui, jobs: JobQueue, view: RunView, onInstall: Callable[[str], None]):
         self._ui, self._jobs, self._view = ui, jobs, view
         self._warnings: list[str] = []
+        self._missed = ""
         self._queue = QueueView(ui, jobs)
         jobs.onStarted = self._onStarted
         jobs.watcher = Listener(
@@ -86,7 +87,7 @@ class RunArea:
         )
         jobs.worker.onLog = view.log
         ui.cancelButton.connect("clicked()", self._onCancel)
-        ui.installButton.connect("clicked()", lambda: onInstall())
+        ui.installButton.connect("clicked()", lambda: onInstall(self._missed))
 
     def showQueue(self) -> None:
         """The states of the tasks have changed."""
@@ -123,6 +124,7 @@ class RunArea:
 
     def _onFailed(self, problem: Problem) -> None:
         self._end()
+        self._missed = problem.package
         hint = _("Press the button to install it; you will be asked first.") if problem.package else problem.hint
         self._view.message("error", problem.message, hint, problem.details, canInstall=bool(problem.package))
 
