@@ -3,7 +3,7 @@
 It is the ordinary worker with three jobs of its own: "check" (which files are here), "receive" (a piece of a file) and
 "run" (a job of `remote_protocol.EXCHANGED` on them, whose output files go back as events "piece"). All files lie in one
 private folder. A small process keeps that folder and removes it when the worker has ended, however it ended; the
-worker ends with its input, as every worker does, and when the other side has been silent for long.
+worker ends with its input, as every worker does, and when the other side has been silent or idle for long.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .job import Report, resolve
-from .remote_protocol import EXCHANGED, PIECE_BYTES, SILENCE_S
+from .remote_protocol import EXCHANGED, IDLE_S, PIECE_BYTES, SILENCE_S
 from .worker import EventWriter, Worker, leave, serve, take_streams
 
 _KEPT_BYTES = 8 << 30
@@ -140,24 +140,27 @@ def _send(name: str, path: Path, report: Report) -> None:
 
 
 class Heard:
-    """The lines of a stream, and when the last one came."""
+    """The lines of a stream, when the last one came (`line_s`), and the last one that says something (`request_s`)."""
 
     def __init__(self, lines: Iterable[bytes]):
         self._lines = lines
-        self._last_s = time.monotonic()
+        self.line_s = self.request_s = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._lines:
-            self._last_s = time.monotonic()
+            self.line_s = time.monotonic()
+            if line.strip():
+                self.request_s = self.line_s
             yield line
 
-    @property
-    def silence_s(self) -> float:
-        return time.monotonic() - self._last_s
 
-
-def _watch_silence(heard: Heard, worker: Worker) -> None:
-    while heard.silence_s < SILENCE_S:
+def _watch(heard: Heard, worker: Worker) -> None:
+    """Stop the worker when the other side has gone, or has needed nothing for long."""
+    while (now := time.monotonic()) - heard.line_s < SILENCE_S:
+        if worker.is_busy:
+            heard.request_s = now
+        elif now - heard.request_s > IDLE_S:
+            break
         time.sleep(min(5.0, SILENCE_S / 4))
     worker.stop()
 
@@ -166,7 +169,7 @@ def _work(folder: Path) -> None:
     requests, events = take_streams()
     heard = Heard(requests)
     worker = Worker(heard, EventWriter(events), FarJobs(folder).find)
-    threading.Thread(target=_watch_silence, args=(heard, worker), daemon=True, name="silence").start()
+    threading.Thread(target=_watch, args=(heard, worker), daemon=True, name="watch").start()
     serve(worker)
     shutil.rmtree(folder, ignore_errors=True)  # usually done by the other process: if that was killed, by this one
     leave()

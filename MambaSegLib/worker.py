@@ -110,6 +110,11 @@ class Worker:
             self._perform(request, self._reports[request.id])
             del self._reports[request.id]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request runs or waits."""
+        return bool(self._reports)
+
     def stop(self) -> None:
         """Cancel the running job and the waiting ones; leave in time even if the job does not listen."""
         if self._stopped.is_set():

@@ -17,6 +17,12 @@ def chosen() -> str:
     return Settings.text(Settings.COMPUTER_SETTING) if Settings.text(Settings.COMPUTE_THERE_SETTING) else ""
 
 
+def chosenName() -> str:
+    """What a user reads of it."""
+    computer = chosen()
+    return nameOf(computer) if computer else _("this computer")
+
+
 def nameOf(computer: str) -> str:
     """What a user reads of a computer as it was written."""
     try:

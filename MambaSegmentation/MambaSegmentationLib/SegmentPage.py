@@ -28,7 +28,7 @@ class SegmentPage(Page):
         Page.__init__(self, ui, state, services)
         self._isReading = False
         self.sequences = SequenceLogic(services.segment)
-        self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.showSurfaceCheckBox)
+        self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.copyResultButton)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, services.models, self._onChoice)
         self.modelFiles = ModelFiles(ui.modelFilesButton, self.models, services, self._onModelAdded)
         self.options = SegmentOptions(ui, state, services.worker, self._update)
@@ -47,12 +47,14 @@ class SegmentPage(Page):
         self.options.devices.askAgain()
         self._onChoice()
         self.folder.lookAgain()
+        self.resultView.follow()
 
     def cleanup(self) -> None:
         Page.cleanup(self)
         self._soon.stop()
         self.estimate.stop()
         self.folder.stop()
+        self.resultView.stop()
         self.modelFiles.close()
 
     # From the widgets to the state
@@ -237,7 +239,8 @@ class SegmentPage(Page):
         ui.hintLabel.text = missing
         ui.hintLabel.visible = bool(missing) and not isRunning
         running = _("A job is running.") if isRunning else ""
-        ui.segmentButton.toolTip = running or missing or _("Segment the volume; the result is a new segmentation.")
+        tip = _("Segment the volume; the result is a new segmentation. It is computed on {computer}.")
+        ui.segmentButton.toolTip = running or missing or tip.format(computer=FarComputer.chosenName())
         self.estimate.update()
         self.folder.update()
         self.modelFiles.update()
@@ -250,7 +253,7 @@ class SegmentPage(Page):
         self.state.resultSegmentation = segmentationNode
         if self.state.showSurface:
             SceneIO.showSurface(segmentationNode, True)
-        self.resultView.show(segmentationNode)
+        self.resultView.show(segmentationNode, isNew=True)
         self.services.refresh()
 
 

@@ -10,7 +10,7 @@ from MambaSegLib import model_store
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 
-from . import FineTuneLogic
+from . import FarComputer, FineTuneLogic
 from .Curves import Curves
 from .TableView import fitHeight, numberItem, stretchFirst, textItem
 from .TrainingPicture import TrainingPicture
@@ -57,7 +57,7 @@ class TrainingView:
         ui.startTrainingButton.text = _("Con&tinue") if isPaused else _("S&tart")
         ui.startTrainingButton.enabled = not (missing or jobs.isRunning)
         running = _("A job is running.") if jobs.isRunning else ""
-        tip = _("Teach the model with the cases above; the new version is compared with the present one.")
+        tip = _("Teach the model with the cases above, on this computer; the new version is compared with the old one.")
         ui.startTrainingButton.toolTip = missing or running or tip
         ui.pauseTrainingButton.enabled = isTraining
         ui.stopTrainingButton.enabled = isTraining or (isPaused and not jobs.isRunning)
@@ -80,7 +80,8 @@ class TrainingView:
             self.picture.hide()
         self._showDecision()
         budget_s = self._ui.budgetSelector.currentData
-        params = FineTuneLogic.tuningRequest(services.models, bundle, budget_s, self._state.device, isResumed)
+        device = "auto" if FarComputer.chosen() else self._state.device  # which is one of that computer's
+        params = FineTuneLogic.tuningRequest(services.models, bundle, budget_s, device, isResumed)
         calls = {"onFinished": self._onFinished, "onFailed": self._onEnded, "onCancelled": self._onEnded}
         calls |= {"onMetric": self._onMetric, "onPicture": self.picture.show}
         title = _("Fine-tune {model}").format(model=bundle.title)

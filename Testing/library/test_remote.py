@@ -257,7 +257,10 @@ def test_killed_in_the_middle(warm, there, image, tiny_bundle, endless_bundle, t
     assert voxels(tmp_path / "a.seg.nrrd").shape == (34, 36, 40)
 
 
-def test_worker_ends_with_a_silent_connection(monkeypatch):
+@pytest.mark.parametrize(
+    ("silence_s", "idle_s", "is_busy", "lasts_s"), [(0.4, 9, False, 0.4), (0.8, 0.2, False, 0.2), (0.8, 0.2, True, 0.8)]
+)
+def test_worker_ends_when_nobody_needs_it(monkeypatch, silence_s, idle_s, is_busy, lasts_s):
     class Stopped(Exception):
         pass
 
@@ -265,12 +268,14 @@ def test_worker_ends_with_a_silent_connection(monkeypatch):
         def stop(self):
             raise Stopped
 
-    monkeypatch.setattr(remote_worker, "SILENCE_S", 0.4)
+    FakeWorker.is_busy = is_busy
+    monkeypatch.setattr(remote_worker, "SILENCE_S", silence_s)
+    monkeypatch.setattr(remote_worker, "IDLE_S", idle_s)
     heard, start = remote_worker.Heard([b"1\n", b"\n"]), time.monotonic()
     assert list(heard) == [b"1\n", b"\n"]
     with pytest.raises(Stopped):
-        remote_worker._watch_silence(heard, FakeWorker())
-    assert 0.3 < time.monotonic() - start < 5
+        remote_worker._watch(heard, FakeWorker())
+    assert lasts_s * 0.9 < time.monotonic() - start < lasts_s + 0.35
 
 
 def test_disk_full_there(there, image, tiny_bundle, tmp_path):
