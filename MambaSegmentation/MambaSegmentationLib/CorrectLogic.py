@@ -1,7 +1,7 @@
-"""The verb Correct: what the user edited -> job -> a preview -> accepted changes. Knows no widgets.
+"""The verb Correct: what the user edited and clicked -> job -> a preview -> accepted changes. Knows no widgets.
 
-Nothing that the user edited, locked, hid or masked off changes, bit for bit: the job gets the edits and the locked
-structures, and whatever it answers is placed only where all of these rules allow it.
+Nothing that the user edited, locked, hid or masked off changes, bit for bit, and nothing outside of the region: the job
+gets the edits and the locked structures, and whatever it answers is placed only where all of these rules allow it.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +12,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from MambaSegLib.bundle import ModelBundle
+from MambaSegLib.clicks import CLICKED, Click, decide
 from MambaSegLib.errors import UserError
 
-from . import DoneSlices, SceneIO, SegmentVoxels, Snapshots
+from . import Decisions, DoneSlices, Regions, SceneIO, SegmentVoxels, Snapshots
+from .Clicks import Point
 from .Models import Models
 from .SceneIO import ExchangeFolder
 
@@ -31,6 +33,10 @@ class Correction:
         before: label values when it began, (Z, Y, X).
         allowed: bool, the voxels that may change.
         locked: IDs of segments that may not change.
+        points: the clicks that it was made from.
+        initial: label values as the model left them.
+        edited: label values as the user decided, as the model left them elsewhere.
+        decided: uint8, as Decisions.marks gives it, with the clicks.
         after: label values as the job wants them, where allowed; None before the job has ended.
     """
 
@@ -41,6 +47,10 @@ class Correction:
     allowed: np.ndarray
     locked: tuple[str, ...]
     output: Path
+    points: list[Point]
+    initial: np.ndarray
+    edited: np.ndarray
+    decided: np.ndarray
     after: np.ndarray | None = field(default=None)
 
     def changes(self) -> list[tuple[str, int, int]]:
@@ -89,8 +99,30 @@ def keepFirst(segmentationNode) -> None:
         Snapshots.take(segmentationNode, _("as the model left it") if result else _("as it was at first"), isFirst=True)
 
 
-def begin(segmentationNode, editorNode, locked: tuple[str, ...], bundle: ModelBundle, output: Path) -> Correction:
-    """Read how everything stands now. Raises UserError."""
+def _firstLayers(segmentationNode) -> list:
+    """As SegmentVoxels.layers, of the segmentation as the model left it."""
+    return Snapshots.layers(Snapshots.first(segmentationNode))
+
+
+def begin(
+    segmentationNode,
+    editorNode,
+    locked: tuple[str, ...],
+    bundle: ModelBundle,
+    output: Path,
+    points: list[Point],
+    roiNode,
+) -> Correction:
+    """Read how everything stands now.
+
+    Args:
+        locked: IDs of segments that may not change, besides the hidden ones.
+        points: the user's clicks.
+        roiNode: nothing changes outside of it; None for the whole image.
+
+    Raises:
+        UserError: a click that cannot be followed, a region beside the image, too many segments.
+    """
     volume = SegmentVoxels.volumeOf(segmentationNode)
     known = {label.name: label.value for label in bundle.labels}
     valueOf = SegmentVoxels.values(segmentationNode, known)
@@ -101,28 +133,66 @@ def begin(segmentationNode, editorNode, locked: tuple[str, ...], bundle: ModelBu
     allowed &= _editable(editorNode, segmentationNode, volume)
     if editorNode.GetOverwriteMode() == editorNode.OverwriteNone:
         allowed &= before == 0
-    return Correction(segmentationNode, volume, valueOf, before, allowed, kept, output)
+    if roiNode:
+        allowed &= Regions.inside(roiNode, volume)
+    initial, _shared = SegmentVoxels.labels(segmentationNode, volume, valueOf, _firstLayers(segmentationNode))
+    decided = Decisions.marks(segmentationNode, initial, before)
+    state = (segmentationNode, volume, valueOf, before, allowed, kept, output, points, initial, before, decided)
+    correction = Correction(*state)
+    clicks = [_click(point, correction, set(known.values())) for point in points]
+    wanted, clicked = decide(clicks, before, volume.GetSpacing(), allowed)
+    correction.decided = np.where(clicked, CLICKED, decided).astype(np.uint8)
+    # What earlier corrections changed is decided anew: they are no user, and this one knows more.
+    isDone = DoneSlices.mask(segmentationNode, before.shape)
+    correction.edited = np.where(isDone | (correction.decided > 0), wanted, initial)
+    return correction
+
+
+def placeProblem(point, volumeNode) -> str:
+    """Why there is nothing to click at a place (RAS mm); "" if there is."""
+    voxel = np.round(Regions.voxelOf(point, volumeNode))
+    isInside = (voxel >= 0).all() and (voxel < volumeNode.GetImageData().GetDimensions()).all()
+    return "" if isInside else _("There is no image of '{name}' where you clicked.").format(name=volumeNode.GetName())
+
+
+def _click(point: Point, correction: Correction, known: set[int]) -> Click:
+    """Raises UserError when the click cannot be followed."""
+    outside = placeProblem(point.place, correction.volume)
+    if outside:
+        raise UserError(outside, _("Remove that click, or drag it onto the image."))
+    name, value = SegmentVoxels.nameOf(correction.segmentation, point.segmentId), correction.valueOf[point.segmentId]
+    if value not in known:
+        raise UserError(
+            _("The model does not know '{name}', so that it cannot learn from a click on it.").format(name=name),
+            _("Draw that structure with the tools above, and remove the click."),
+        )
+    place = tuple(int(v) for v in np.round(Regions.voxelOf(point.place, correction.volume))[::-1])
+    if point.segmentId in correction.locked or not correction.allowed[place]:
+        raise UserError(
+            _("A click for '{name}' lies where nothing may change.").format(name=name),
+            _("Tick and show the structures at that place, look at region and masking, or remove the click."),
+        )
+    return Click(place, value, point.belongs)
 
 
 def request(correction: Correction, bundle: ModelBundle, inputs: list[str], device: str, files: ExchangeFolder) -> dict:
     """The params of the job "correct"; writes its files. Raises UserError."""
-    first = Snapshots.first(correction.segmentation)
-    layers = Snapshots.layers(first)
-    initial, _shared = SegmentVoxels.labels(correction.segmentation, correction.volume, correction.valueOf, layers)
-    touched = DoneSlices.mask(correction.segmentation, initial.shape) | (initial != correction.before)
-    if not (initial != correction.before).any():
+    initial, edited = correction.initial, correction.edited
+    if not ((initial != edited) | (correction.decided == CLICKED)).any():
         raise UserError(
             _("There are no edits to learn from yet."),
-            _("Correct a few slices with the tools above, best where the model was in doubt, then try again."),
+            _("Correct a few slices with the tools above, best where the model was in doubt, or click in a view."),
         )
+    isDone = DoneSlices.mask(correction.segmentation, initial.shape)
+    touched = np.where(isDone & (correction.decided == 0), 1, correction.decided)
     folder = correction.output.parent
     written = {
         name: str(SegmentVoxels.writeLabels(array, correction.volume, folder / f"{name}.nrrd"))
-        for name, array in (("initial", initial), ("edited", correction.before), ("touched", touched))
+        for name, array in (("initial", initial), ("edited", edited), ("touched", touched))
     }
     nameOf = {label.value: label.name for label in bundle.labels}
     locked = [nameOf[correction.valueOf[i]] for i in correction.locked if correction.valueOf.get(i) in nameOf]
-    region = _region(initial > 0, initial != correction.before, correction.volume)
+    region = _region(initial > 0, initial != edited, correction.volume)
     params = {"roi": region, "input": inputs, "model": str(bundle.folder), "device": device, "locked": locked}
     return {**params, **written, "output": str(correction.output)}
 
@@ -172,30 +242,6 @@ def finish(correction: Correction) -> None:
     correction.after = np.where(correction.allowed & np.isin(found, values), found, correction.before)
 
 
-def showPreview(correction: Correction):
-    """A segmentation of the changing structures, outlined over the present one; never saved. Returns its node."""
-    name = _("{name} (correction)").format(name=correction.segmentation.GetName())
-    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentationNode")
-    node.UnRegister(None)
-    node.SetName(name)
-    node.SetHideFromEditors(True)
-    node.SetSaveWithScene(False)
-    slicer.mrmlScene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetSaveWithScene(False)
-    node.SetAndObserveTransformNodeID(correction.segmentation.GetTransformNodeID())
-    node.SetReferenceImageGeometryParameterFromVolumeNode(correction.volume)
-    for segmentId, _added, _removed in correction.changes():
-        source = correction.segmentation.GetSegmentation().GetSegment(segmentId)
-        node.GetSegmentation().AddEmptySegment(segmentId, source.GetName(), source.GetColor())
-        mask = correction.after == correction.valueOf[segmentId]
-        SegmentVoxels.setMask(node, segmentId, correction.volume, mask)
-    display = node.GetDisplayNode()
-    display.SetVisibility2DFill(False)
-    display.SetSliceIntersectionThickness(3)
-    return node
-
-
 def accept(correction: Correction, saveForUndo) -> int:
     """Place the changes; returns how many voxels changed.
 
@@ -222,4 +268,7 @@ def accept(correction: Correction, saveForUndo) -> int:
         gains = changed & (correction.after == correction.valueOf.get(segmentId, -1))
         if gains.any():
             SegmentVoxels.setMask(node, segmentId, volume, now[segmentId] | gains)
+    Decisions.record(
+        node, correction.before, np.where(changed, correction.after, correction.before), correction.decided
+    )
     return int(changed.sum())

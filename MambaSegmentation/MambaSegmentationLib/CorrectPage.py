@@ -1,15 +1,15 @@
-"""The page Correct: the Segment Editor on the result, what the model doubts, and learning from the user's edits."""
+"""The page Correct: the Segment Editor and clicks on the result, what the model doubts, and learning from both."""
 
 import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MambaSegLib.errors import UserError
-from MambaSegLib.wording import counted
-
-from . import CorrectLogic, DoneSlices, FarComputer, Inputs, SegmentVoxels, Snapshots
+from . import Clicks, CorrectLogic, Decisions, Inputs, Regions, SegmentVoxels, Snapshots
+from .ClickView import ClickView
+from .CorrectionRun import CorrectionRun
 from .CorrectionView import CorrectionView
+from .DoneView import DoneView
 from .DoubtView import DoubtView
 from .EditorView import EditorView
 from .MayChangeView import MayChangeView
@@ -24,10 +24,12 @@ class CorrectPage(Page):
     def __init__(self, ui, state, services):
         Page.__init__(self, ui, state, services)
         self._isReading = self._isShown = False
-        self._correction: CorrectLogic.Correction | None = None
         self.editor = EditorView(ui.editorArea)
         self.preview = CorrectionView(ui)
+        self.run = CorrectionRun(state, services, self._begin, self.preview, self.editor.saveStateForUndo, self._update)
+        self.clicks = ClickView(ui, state, services, self.editor, self._onClicks)
         self.doubt = DoubtView(ui, state, self.editor.widget.setCurrentSegmentID)
+        self.done = DoneView(ui, state, services)
         self.mayChange = MayChangeView(ui.mayChangeList, state)
         self.snapshots = SnapshotView(ui, state, services, self.editor.saveStateForUndo, self.discard)
         self._soon = qt.QTimer()
@@ -40,9 +42,8 @@ class CorrectPage(Page):
     def _connect(self) -> None:
         ui = self.ui
         ui.correctSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
-        ui.doneSliceButton.connect("clicked()", self._onDone)
-        ui.clearDoneButton.connect("clicked()", self._onClearDone)
-        ui.correctButton.connect("clicked()", self._onCorrect)
+        ui.correctionRoiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRoi)
+        ui.correctButton.connect("clicked()", self.run.start)
         ui.acceptCorrectionButton.connect("clicked()", self._onAccept)
         ui.discardCorrectionButton.connect("clicked()", self.discard)
 
@@ -50,31 +51,36 @@ class CorrectPage(Page):
 
     def enter(self) -> None:
         self._isShown = True
-        self._fillViews()
+        self.done.enter()
         self.refresh()
         self.editor.enter()
+        self.clicks.enter()
 
     def exit(self) -> None:
         self._isShown = False
+        self.clicks.exit()
         self.editor.exit()
 
     def cleanup(self) -> None:
         self._soon.stop()
+        self.clicks.cleanup()
         self._leaveScene()
         Page.cleanup(self)
 
     def bind(self) -> None:
         self.doubt.restart()
-        self._drop()
+        self.run.drop()
         self.refresh()
 
     def refresh(self) -> None:
         segmentation = self.state.resultSegmentation
         self._isReading = True
         self.ui.correctSegmentationSelector.setCurrentNode(segmentation)
+        self.ui.correctionRoiSelector.setCurrentNode(self.state.correctionRoi)
         self._isReading = False
-        if self._correction and self._correction.segmentation is not segmentation:
+        if self.run.waiting and self.run.waiting.segmentation is not segmentation:
             self.discard()
+        self.clicks.show(segmentation)
         isUsable = not CorrectLogic.problem(segmentation)
         if isUsable:
             CorrectLogic.keepFirst(segmentation)
@@ -89,15 +95,18 @@ class CorrectPage(Page):
         self._update()
 
     def nodeAboutToBeRemoved(self, node) -> None:
-        if self._correction and node in (self._correction.segmentation, self._correction.volume):
+        if self.run.waiting and node in (self.run.waiting.segmentation, self.run.waiting.volume):
             self.discard()
+        if node is self.ui.correctionRoiSelector.currentNode():
+            self.ui.correctionRoiSelector.setCurrentNode(None)
         if node is self.editor.widget.segmentationNode():
             self.editor.show(None, None)
         if node.IsA("vtkMRMLSegmentationNode"):
             Snapshots.forget(node)
+            Decisions.forget(node)
 
     def _leaveScene(self) -> None:
-        self._drop()
+        self.run.drop()
         self.editor.leaveScene()
 
     def _observe(self, segmentation) -> None:
@@ -125,100 +134,58 @@ class CorrectPage(Page):
         problem, isRunning = CorrectLogic.problem(segmentation), self.services.jobs.isRunning
         ui.correctHintLabel.text = problem
         ui.correctHintLabel.visible = bool(problem)
-        for section in (ui.doubtSection, ui.editSection, ui.learnSection, ui.snapshotSection):
+        for section in (ui.doubtSection, ui.editSection, ui.clickSection, ui.learnSection, ui.snapshotSection):
             section.visible = not problem
-        isPending = self._correction is not None and self._correction.after is not None
-        ui.correctButton.enabled = not (problem or isRunning or isPending)
-        ui.correctButton.visible = not isPending
+        isPending = self.run.waiting is not None
+        mayStart = not isPending or self.run.isStale()
+        ui.correctButton.enabled = mayStart and not (problem or isRunning)
+        ui.correctButton.visible = mayStart
         running = _("A job is running.") if isRunning else ""
-        tip = _("Continue your edits through the rest of the image; you see the result before it is used.")
+        tip = _("Continue your edits and clicks through the rest of the image; you see the result before it is used.")
         ui.correctButton.toolTip = problem or running or tip
         ui.previewArea.visible = isPending
-        ui.mayChangeList.enabled = not isPending and not isRunning
-        done = "" if problem else DoneSlices.describe(segmentation, SegmentVoxels.volumeOf(segmentation))
-        ui.doneLabel.text = _("Done slices: {slices}").format(slices=done or _("none yet"))
-        ui.clearDoneButton.enabled = bool(done)
+        ui.acceptCorrectionButton.enabled = not isRunning
+        for widget in (ui.mayChangeList, ui.correctionRoiSelector):
+            widget.enabled = not isPending and not isRunning
+        self.done.update(not problem)
+        self.clicks.update(not problem, self.run.isQuick)
         self.snapshots.update()
 
-    # Done slices
+    # Correct from my edits and clicks
 
-    def _fillViews(self) -> None:
-        manager = slicer.app.layoutManager()  # None in a Slicer without a main window
-        names = list(manager.sliceViewNames()) if manager else []
-        box = self.ui.doneViewSelector
-        if [box.itemText(row) for row in range(box.count)] != names:
-            box.clear()
-            for name in names:
-                box.addItem(name)
-
-    def _onDone(self) -> None:
-        segmentation = self.state.resultSegmentation
-        try:
-            shown = DoneSlices.sliceShown(self.ui.doneViewSelector.currentText, SegmentVoxels.volumeOf(segmentation))
-        except UserError as error:
-            self.services.view.message("error", error.message, error.hint)
-            return
-        DoneSlices.mark(segmentation, shown[0], [shown[1]])
-        self.services.refresh()
-
-    def _onClearDone(self) -> None:
-        DoneSlices.clear(self.state.resultSegmentation)
-        self.services.refresh()
-
-    # Correct from my edits
-
-    def _onCorrect(self) -> None:
-        if not FarComputer.mayGo():
-            return
-        needs = [self.state.resultSegmentation, SegmentVoxels.volumeOf(self.state.resultSegmentation)]
-        ends = {"onFinished": self._onCorrected, "onFailed": self._onEnded, "onCancelled": self._onEnded}
-        self.services.jobs.run(_("Correct from my edits"), "correct", self._params, needs, **ends)
-
-    def _params(self) -> dict:
-        segmentation, services = self.state.resultSegmentation, self.services
-        bundle = CorrectLogic.modelOf(segmentation, services.models, self.state.modelId)
-        output = services.files.newFile("corrected.nrrd")
-        locked = tuple(self.state.lockedSegments)
-        begun = CorrectLogic.begin(segmentation, self.editor.node, locked, bundle, output)
-        more = Inputs.further(segmentation, bundle, self.state.moreInputs)
+    def _begin(self) -> tuple[CorrectLogic.Correction, dict]:
+        """A correction of how everything is now, and the params of its job. Raises UserError."""
+        state, services, segmentation = self.state, self.services, self.state.resultSegmentation
+        bundle = CorrectLogic.modelOf(segmentation, services.models, state.modelId)
+        output, locked = services.files.newFile("corrected.nrrd"), tuple(state.lockedSegments)
+        rules = (self.editor.node, locked, bundle, output, Clicks.points(), state.correctionRoi)
+        begun = CorrectLogic.begin(segmentation, *rules)
+        more = Inputs.further(segmentation, bundle, state.moreInputs)
         inputs = [str(services.files.volumeFile(node)) for node in (begun.volume, *more)]
-        self._correction = begun
-        return CorrectLogic.request(begun, bundle, inputs, self.state.device, services.files)
+        return begun, CorrectLogic.request(begun, bundle, inputs, state.device, services.files)
 
-    def _onCorrected(self, result: dict) -> None:
-        correction = self._correction
-        CorrectLogic.finish(correction)
-        self.services.files.remove(correction.output)
-        if correction.changes():
-            self.preview.show(correction)
-        else:
-            self._correction = None
-            text = _("Your edits tell nothing about the rest of the image: nothing would change.")
-            self.services.view.message("info", text, _("Edit more slices, or look at the next doubtful place."))
+    def _onClicks(self) -> None:
+        """Clicks were placed, dragged or deleted."""
+        if not Clicks.points():
+            if self.run.isStale():
+                self.run.drop()
+        elif self.state.correctAtClick:
+            self.run.startSoon()
         self._update()
 
-    def _onEnded(self, problem=None) -> None:
-        """Failed or cancelled: nothing has changed."""
-        if self._correction:
-            self.services.files.remove(self._correction.output)
-        self._correction = None
-        self._update()
+    def _onRoi(self, node=None) -> None:
+        if self._isReading or self.services.isClosing():
+            return
+        roi, segmentation = self.ui.correctionRoiSelector.currentNode(), self.state.resultSegmentation
+        if roi and segmentation and not Regions.hasSize(roi):
+            Regions.fit(roi, SegmentVoxels.volumeOf(segmentation))  # a new region that one can see and drag
+        self.state.correctionRoi = roi
 
     def _onAccept(self) -> None:
-        correction = self._correction
-        self.preview.hide()
-        changed = CorrectLogic.accept(correction, self.editor.saveStateForUndo)
-        self._correction = None
-        voxels = counted(changed, _("voxel"), _("voxels"))
-        self.services.view.log(_("Correction accepted: {voxels} changed.").format(voxels=voxels))
+        self.run.accept()
         self.services.refresh()
 
     def discard(self) -> None:
         """Drop the correction that waits for Accept, if there is one."""
-        self._drop()
+        self.run.drop()
         self._update()
-
-    def _drop(self) -> None:
-        if self._correction and self._correction.after is not None:
-            self.preview.hide()
-            self._correction = None

@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from . import CorrectLogic, SegmentVoxels
+from . import SegmentVoxels
 from .CorrectLogic import Correction
 from .TableView import fitHeight, numberItem, stretchFirst, textItem
 
@@ -32,7 +32,7 @@ class CorrectionView:
             for column, item in enumerate(items):
                 table.setItem(row, column, item)
         fitHeight(table)
-        self._node = CorrectLogic.showPreview(correction)
+        self._node = _outline(correction)
         ui.showPreviewCheckBox.checked = True
 
     def hide(self) -> None:
@@ -56,3 +56,27 @@ def _volumeText(volume_ml: float) -> str:
     if volume_ml == 0:
         return "0"
     return f"{volume_ml:.2f}" if volume_ml >= 0.01 else "< 0.01"
+
+
+def _outline(correction: Correction):
+    """A segmentation of the changing structures, outlined over the present one; never saved. Returns its node."""
+    name = _("{name} (correction)").format(name=correction.segmentation.GetName())
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentationNode")
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    slicer.mrmlScene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
+    node.SetAndObserveTransformNodeID(correction.segmentation.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(correction.volume)
+    for segmentId, _added, _removed in correction.changes():
+        source = correction.segmentation.GetSegmentation().GetSegment(segmentId)
+        node.GetSegmentation().AddEmptySegment(segmentId, source.GetName(), source.GetColor())
+        mask = correction.after == correction.valueOf[segmentId]
+        SegmentVoxels.setMask(node, segmentId, correction.volume, mask)
+    display = node.GetDisplayNode()
+    display.SetVisibility2DFill(False)
+    display.SetSliceIntersectionThickness(3)
+    return node

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 
-from . import SceneIO
+from . import Regions, SceneIO
 
 _ATTRIBUTE = "MambaSegmentation.doneSlices"
 _ALIGNED = np.cos(np.radians(10))
@@ -49,7 +48,7 @@ def sliceShown(viewName: str, volumeNode) -> tuple[int, int]:
     toWorld = slicer.util.arrayFromVTKMatrix(
         slicer.app.layoutManager().sliceWidget(viewName).mrmlSliceNode().GetSliceToRAS()
     )
-    here, above = (_toIjk(toWorld[:3, 3] + step * toWorld[:3, 2], volumeNode) for step in (0, 1))
+    here, above = (Regions.voxelOf(toWorld[:3, 3] + step * toWorld[:3, 2], volumeNode) for step in (0, 1))
     normal = (above - here) * volumeNode.GetSpacing()  # mm along i, j, k; they are at right angles
     share = np.abs(normal) / np.linalg.norm(normal)
     column = int(share.argmax())
@@ -67,13 +66,6 @@ def sliceShown(viewName: str, volumeNode) -> tuple[int, int]:
             _("Scroll to a slice of the image."),
         )
     return 2 - column, index
-
-
-def _toIjk(point, volumeNode) -> np.ndarray:
-    """A place in the world (RAS mm) in the volume's voxels."""
-    toVolume = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volumeNode.GetParentTransformNode(), toVolume)
-    return (np.linalg.inv(SceneIO.ijkToRas(volumeNode)) @ [*toVolume.TransformPoint(point), 1.0])[:3]
 
 
 def planeName(axis: int, volumeNode) -> str:

@@ -13,6 +13,8 @@ _TITLES = {
     "flag": _("Review: flag"),
     "correct": _("Review: correct"),
     "compare": _("Review: compare"),
+    "belongs": _("Correct: click where it belongs"),
+    "belongsNot": _("Correct: click where it does not"),
 }
 
 

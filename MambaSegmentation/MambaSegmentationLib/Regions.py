@@ -9,6 +9,8 @@ from MambaSegLib.errors import UserError
 
 from . import SceneIO
 
+_ROUNDING_MM = 1e-3  # forgives a face that lies exactly on a voxel's centre
+
 
 def bounds(roiNode, volumeNode) -> tuple[list[float], str]:
     """The region of a markups ROI for a job on the volume.
@@ -49,6 +51,40 @@ def _checkOverlap(roiNode, volumeNode, low, high) -> None:
             ),
             _("Move it onto the image, or press 'Fit to volume'."),
         )
+
+
+def inside(roiNode, volumeNode) -> np.ndarray:
+    """bool, (Z, Y, X): the voxels of the volume whose centres lie in the region, however it is turned.
+
+    Raises:
+        UserError: it has no size, misses the volume, or one of them lies under a transform that bends.
+    """
+    bounds(roiNode, volumeNode)  # says what is wrong with it
+    volumeToWorld, objectToWorld = vtk.vtkMatrix4x4(), roiNode.GetObjectToWorldMatrix()
+    transforms = slicer.vtkMRMLTransformNode
+    isLinear = all(
+        transforms.GetMatrixTransformBetweenNodes(node.GetParentTransformNode(), None, volumeToWorld)
+        for node in (roiNode, volumeNode)  # the volume last: its matrix stays
+    )
+    if not isLinear:
+        raise UserError(
+            _("The region '{name}' or the image lies under a transform that bends.").format(name=roiNode.GetName()),
+            _("Harden the transform, or choose no region."),
+        )
+    toWorld = slicer.util.arrayFromVTKMatrix(volumeToWorld) @ SceneIO.ijkToRas(volumeNode)
+    toObject = np.linalg.inv(slicer.util.arrayFromVTKMatrix(objectToWorld)) @ toWorld
+    k, j, i = np.ix_(*(np.arange(n, dtype=np.float32) for n in volumeNode.GetImageData().GetDimensions()[::-1]))
+    result = np.ones((k.size, j.size, i.size), bool)
+    for row, half in zip(toObject[:3].astype(np.float32), np.array(roiNode.GetSize()) / 2 + _ROUNDING_MM, strict=True):
+        result &= np.abs(row[0] * i + row[1] * j + row[2] * k + row[3]) <= half
+    return result
+
+
+def voxelOf(point, volumeNode) -> np.ndarray:
+    """(i, j, k), with fractions, of a place in the world (RAS mm) in the volume's voxels."""
+    toVolume = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volumeNode.GetParentTransformNode(), toVolume)
+    return (np.linalg.inv(SceneIO.ijkToRas(volumeNode)) @ [*toVolume.TransformPoint(point), 1.0])[:3]
 
 
 def hasSize(roiNode) -> bool:

@@ -7,6 +7,7 @@ import slicer
 
 SETTING = "MambaSegmentation/keys"
 DEFAULTS = {"next": "N", "previous": "P", "accept": "A", "flag": "F", "correct": "E", "compare": "C"}
+DEFAULTS |= {"belongs": "H", "belongsNot": "X"}  # page Correct; the Segment Editor has keys of its own there
 
 
 def keyOf(action: str) -> str:

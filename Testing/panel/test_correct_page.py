@@ -54,7 +54,7 @@ def answer_with(page, monkeypatch, change):
         requests.append(params)
         labels = change(SegmentVoxels.readLabels(params["edited"]))
         volume = SegmentVoxels.volumeOf(page.state.resultSegmentation)
-        SegmentVoxels.writeLabels(labels, volume, page._correction.output)
+        SegmentVoxels.writeLabels(labels, volume, page.run.running.output)
         onEvent({"event": "finished", "result": {}})
         return "1"
 
@@ -345,7 +345,7 @@ def test_another_geometry_is_refused(user, shaped, page, crop):
     user.click(user.ui.correctButton)
     user.until_idle()
     assert "are not those of the volume" in user.message
-    assert user.ui.correctButton.enabled and page._correction is None
+    assert user.ui.correctButton.enabled and page.run.waiting is None and page.run.running is None
 
 
 def test_cancel_and_removed_node_leave_no_preview(user, shaped, page, crop, monkeypatch):
@@ -356,5 +356,5 @@ def test_cancel_and_removed_node_leave_no_preview(user, shaped, page, crop, monk
     user.click(user.ui.correctButton)
     preview = page.preview.node
     slicer.mrmlScene.RemoveNode(shaped)
-    assert not slicer.mrmlScene.IsNodePresent(preview) and page._correction is None
+    assert not slicer.mrmlScene.IsNodePresent(preview) and page.run.waiting is None and page.run.running is None
     assert json.loads(page.state.node.GetParameter("lockedSegments") or "[]") == []
