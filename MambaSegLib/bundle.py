@@ -99,6 +99,17 @@ class ModelBundle:
         return len(self.inputs) == 3 and len(self.inference["patch"]) == 2 and not has_size
 
     @property
+    def takes_pictures(self) -> bool:
+        """Whether it looks at pictures, in colour or grey: single slices whose pixels have no size."""
+        is_alone = len(self.inputs) == 1 and not self.is_volumetric and not any(self.preprocessing["spacing_mm"])
+        return self.is_for_pictures or is_alone
+
+    @property
+    def is_volumetric(self) -> bool:
+        """Whether it needs volumes of several slices; else it looks at one after the other."""
+        return len(self.inference["patch"]) == 3
+
+    @property
     def preprocessing(self) -> dict:
         """{"orientation", "spacing_mm" (x, y, z), "normalisation"}."""
         return self.data["preprocessing"]

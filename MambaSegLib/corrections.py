@@ -41,6 +41,7 @@ from .corrected_case import (
 from .errors import UserError
 from .image import read_labels, read_volume, write_labels
 from .job import Report
+from .picture import in_colour
 from .safe_file import cannot_write, write_text
 from .thumbnail import thumbnail
 from .volume import Volume
@@ -125,6 +126,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     Args:
         request: "images" (files), "labels" (file), "structures" ([{value, name, color, terminology}], or null for those
             of the file), "annotated", "patient" (key), "annotator"; optional "folder", "model", "title"; see `add`.
+            "in_colour": True takes a grey picture in red, green and blue, as a model of colours needs it.
         report, warm: as for every job; nothing is kept warm.
 
     Returns:
@@ -139,7 +141,10 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     structures = label_table.from_json(given) if given else label_table.table_of(request["labels"], labels.array)
     who = request["patient"], request["annotator"], request.get("model"), request.get("title") or ""
     folder = request.get("folder") or default_folder()
-    case = add(folder, request["images"], labels, structures, request["annotated"], *who)
+    images = request["images"]
+    if request.get("in_colour"):
+        images = [in_colour(read_volume(path)) for path in images]
+    case = add(folder, images, labels, structures, request["annotated"], *who)
     return {"id": case.id, "part": case.part, "version": case.data["version"], "folder": str(case.folder)}
 
 

@@ -92,9 +92,9 @@ def for_model(volume: Volume, bundle: ModelBundle, warn: Callable[[str], None]) 
     if volume.shape[0] != 1 or count == len(bundle.inputs):
         return volume
     if bundle.is_for_pictures and count == 1:
-        check_grey_range(float(volume.array.min()), float(volume.array.max()), volume.name)
+        volume = in_colour(volume)
         warn(f"The model was trained on colour pictures, but '{volume.name}' is grey: expect less from the result.")
-        return volume.with_array(np.repeat(volume.channels, _COLOURS, axis=0))
+        return volume
     if len(bundle.inputs) == 1 and count == _COLOURS:
         if any(not np.array_equal(volume.channels[0], other) for other in volume.channels[1:]):
             raise UserError(
@@ -103,6 +103,12 @@ def for_model(volume: Volume, bundle: ModelBundle, warn: Callable[[str], None]) 
             )
         return volume.with_array(volume.channels[0])
     return volume
+
+
+def in_colour(volume: Volume) -> Volume:
+    """A grey picture, (1, Y, X), as bytes (3, 1, Y, X). Raises UserError as `check_grey_range`."""
+    check_grey_range(float(volume.array.min()), float(volume.array.max()), volume.name)
+    return volume.with_array(np.repeat(np.rint(volume.channels).astype(np.uint8), _COLOURS, axis=0))
 
 
 def check_grey_range(low: float, high: float, name: str) -> None:

@@ -209,7 +209,7 @@ def check_image_fits(bundle: ModelBundle, volume: Volume) -> None:
             f"but {len(volume.channels)} came.",
             "Choose a model that fits the image, or give one image per input in this order.",
         )
-    if len(bundle.inference["patch"]) == 3:
+    if bundle.is_volumetric:
         check_slices(volume)
 
 

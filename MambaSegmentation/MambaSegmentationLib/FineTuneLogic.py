@@ -9,7 +9,7 @@ from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.corrections import HOLD_OUT, CorrectedCase
 from MambaSegLib.wording import counted
 
-from . import SegmentVoxels, Settings
+from . import SceneIO, SegmentVoxels, Settings
 from .Models import Models
 from .SceneIO import ExchangeFolder
 
@@ -56,6 +56,7 @@ def caseRequest(
         "annotated": {"structures": [table[i]["name"] for i in done], "slices": slices},
         "model": {"id": bundle.id, "sha256": bundle.sha256},
         "title": volume.GetName(),
+        "in_colour": bundle.is_for_pictures and not SceneIO.isPicture(volume),
         "folder": Settings.correctionsFolder(),
         **who,
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from slicer.i18n import tr as _
 
+from MambaSegLib import picture
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
@@ -24,7 +25,8 @@ def wanted(bundle: ModelBundle) -> list[dict]:
 
 
 def problem(bundle: ModelBundle, nodes: Sequence, areFrames: bool = False) -> UserError | None:
-    """Why these volume nodes, None for one that is missing, are no input of the model. Looks at no voxels.
+    """Why these volume nodes, None for one that is missing, are no input of the model. Looks at no voxels of
+    volumes.
 
     areFrames: of sequences, which know nothing of the transforms that their proxies are under.
     """
@@ -41,25 +43,35 @@ def problem(bundle: ModelBundle, nodes: Sequence, areFrames: bool = False) -> Us
         text = _("The model '{title}' needs {images}, but {m} came.")
         text = text.format(title=bundle.title, images=counted(len(names), _("image"), _("images")), m=len(nodes))
         return UserError(text, _("Give one image for each of: {names}.").format(names=", ".join(names)))
-    problems = (SceneIO.volumeProblem(node) or _colourProblem(bundle, node) for node in nodes)
+    problems = (SceneIO.volumeProblem(node) or _kindProblem(bundle, node) for node in nodes)
     found = next((item for item in problems if item), None)
     return found or _togetherProblem(names, nodes, hasSameVoxels if areFrames else isOnGrid)
 
 
-def _colourProblem(bundle: ModelBundle, node) -> UserError | None:
-    wantsPicture = bundle.is_for_pictures
-    if wantsPicture == SceneIO.isPicture(node):
-        return None
-    names = {"title": bundle.title, "name": node.GetName()}
-    if wantsPicture:
+def _kindProblem(bundle: ModelBundle, node) -> UserError | None:
+    """Colour or grey, a slice or a volume: what the model cannot look at. Grey may stand for colour, see `picture`."""
+    isPicture, names = SceneIO.isPicture(node), {"title": bundle.title, "name": node.GetName()}
+    if bundle.is_for_pictures and not isPicture:
+        if SceneIO.isSlice(node):
+            return _greyProblem(node)
         return UserError(
             _("The model '{title}' needs a colour picture, but '{name}' is a volume of grey values.").format(**names),
             _("Load a PNG or JPEG file, or choose another model."),
         )
-    return UserError(
-        _("The model '{title}' needs a volume of grey values, but '{name}' is a colour picture.").format(**names),
-        _("Choose a model for pictures, or load a volume."),
-    )
+    if isPicture and not bundle.takes_pictures:
+        return UserError(
+            _("The model '{title}' needs a volume of grey values, but '{name}' is a colour picture.").format(**names),
+            _("Choose a model for pictures, or load a volume."),
+        )
+    return SceneIO.sliceProblem(node) if SceneIO.isSlice(node) and bundle.is_volumetric else None
+
+
+def _greyProblem(node) -> UserError | None:
+    try:
+        picture.check_grey_range(*node.GetImageData().GetScalarRange(), node.GetName())
+    except UserError as error:
+        return error
+    return None
 
 
 def _togetherProblem(names: list[str], nodes: Sequence, isTogether: Callable) -> UserError | None:

@@ -1,7 +1,5 @@
 """Structures in numbers, of the open case or of what is compared: measured by the worker, shown, copied."""
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from slicer.i18n import tr as _
 
 from MambaSegLib.safe_file import write_text
 
-from . import ReviewWords, SceneIO, SegmentationFiles
+from . import ReviewWords, SceneIO, SegmentationFiles, TableView
 from .Page import Services
 from .ReviewLogic import Review
 
@@ -106,13 +104,11 @@ class ReviewNumbers:
         """A line per row, of all that was measured, unrounded."""
         keys = [key for key in _KEYS if any(key in row for row in self._rows)]
         named = dict(enumerate(self._names(), start=1))
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-        writer.writerow(keys)
+        lines = [keys]
         for row in self._rows:
             known = row | {key: named[int(row[key])] for key in ("first", "second") if key in row}
-            writer.writerow([_plain(known.get(key)) for key in keys])
-        return text.getvalue()
+            lines.append([known.get(key) for key in keys])
+        return TableView.separated(lines, separator)
 
     def _show(self, rows: list[dict], names: Callable[[], list[str]]) -> None:
         self._rows, self._names = rows, names
@@ -156,10 +152,3 @@ def _rounded(value: float | None) -> str:
 
 def _text(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _plain(value) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = "" if value is None else str(value)
-    return "'" + text if text[:1] in ("=", "+", "-", "@") else text  # a structure's name must not run as a formula

@@ -14,11 +14,11 @@ def imageFacts(volumeNode) -> ImageFacts | None:
     image = volumeNode.GetImageData()
     lengths = np.linalg.norm(SceneIO.ijkToRas(volumeNode)[:3, :3], axis=0)
     extent = tuple(float(v) for v in lengths * image.GetDimensions())
-    isPicture = SceneIO.isPicture(volumeNode)
+    isPicture, isSlice = SceneIO.isPicture(volumeNode), SceneIO.isSlice(volumeNode)
     modality = dicomModality(volumeNode)
     if modality or isPicture:
-        return ImageFacts(modality, "DICOM", extent, isPicture)
-    return ImageFacts(guessedModality(image.GetScalarRange()[0]), "values", extent)
+        return ImageFacts(modality, "DICOM", extent, isPicture, isSlice)
+    return ImageFacts(guessedModality(image.GetScalarRange()[0]), "values", extent, isPicture, isSlice)
 
 
 def dicomModality(volumeNode) -> str:

@@ -54,15 +54,26 @@ def volumeProblem(volumeNode) -> UserError | None:
             ),
             _("Extract one channel or time point and choose that."),
         )
-    if min(image.GetDimensions()) < 2:
-        size = " x ".join(map(str, image.GetDimensions()))
-        return UserError(
-            _("A volume of several slices is needed, but '{name}' has {size} voxels.").format(
-                name=volumeNode.GetName(), size=size
-            ),
-            _("Load the whole 3-D series."),
-        )
+    if min(image.GetDimensions()[:2]) < 2:
+        return sliceProblem(volumeNode)
     return _geometryProblem(volumeNode)
+
+
+def isSlice(volumeNode) -> bool:
+    """Whether the volume has one slice, as a radiograph or a picture has."""
+    image = volumeNode.GetImageData()
+    return image is not None and image.GetDimensions()[2] == 1
+
+
+def sliceProblem(volumeNode) -> UserError:
+    """For an image that has not the slices which are needed."""
+    size = " x ".join(map(str, volumeNode.GetImageData().GetDimensions()))
+    return UserError(
+        _("A volume of several slices is needed, but '{name}' has {size} voxels.").format(
+            name=volumeNode.GetName(), size=size
+        ),
+        _("Load the whole 3-D series, or choose a model for pictures."),
+    )
 
 
 def _geometryProblem(volumeNode) -> UserError | None:

@@ -171,9 +171,34 @@ def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
 
 def _isSameLattice(image, grid) -> bool:
     """Whether the voxels of one lie exactly on those of the other, but for the extent."""
+    return _offset(image, grid) is not None
+
+
+def _offset(image, grid) -> np.ndarray | None:
+    """How many voxels of the grid, along I, J, K, the image's index 0 lies beside its own; None on another lattice."""
     index = np.linalg.inv(_toWorld(grid)) @ _toWorld(image)
     offset = index[:3, 3]
-    return bool(np.abs(index[:3, :3] - np.eye(3)).max() < 1e-3 and np.abs(offset - offset.round()).max() < 0.05)
+    isSame = np.abs(index[:3, :3] - np.eye(3)).max() < 1e-3 and np.abs(offset - offset.round()).max() < 0.05
+    return offset.round().astype(int) if isSame else None
+
+
+def arrayOf(image) -> np.ndarray:
+    """A view of a layer's voxels, (Z, Y, X) of its own extent; to be used before the layer changes."""
+    if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
+        return np.zeros((0, 0, 0), np.uint8)
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def placeIn(image, grid) -> tuple[slice, slice, slice] | None:
+    """Where in an array on the grid that view lies, along Z, Y, X; None when it does not lie in it."""
+    offset = _offset(image, grid)
+    if offset is None:
+        return None
+    low = (offset + image.GetExtent()[::2])[::-1]
+    high = low + image.GetDimensions()[::-1]
+    if (low < 0).any() or (high > grid.GetDimensions()[::-1]).any():
+        return None
+    return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
 
 
 def _toWorld(image) -> np.ndarray:

@@ -18,13 +18,15 @@ _MIN_SHARE = 0.5  # of the model's window that the image must show along each ax
 class ImageFacts:
     """What is known of an image.
 
-    modality: "MR", "CT", ... or ""; source: "DICOM" or "values"; extent_mm: along its three axes; isPicture: in colour.
+    modality: "MR", "CT", ... or ""; source: "DICOM" or "values"; extent_mm: along its three axes; isPicture: in colour;
+    isSlice: there is only one.
     """
 
     modality: str
     source: str
     extent_mm: tuple[float, float, float]
     isPicture: bool = False
+    isSlice: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def fit(facts: ImageFacts | None, bundle: ModelBundle) -> Fit:
         return Fit(0, _("for {modality}").format(modality=wanted))
     if facts.isPicture or bundle.is_for_pictures:
         return _pictureFit(facts, bundle)
+    if facts.isSlice and bundle.is_volumetric:
+        return Fit(-2, _("for volumes, but this is one slice"))
     score, reason = _modality(facts, wanted)
     tooSmall = _tooSmall(facts, bundle)
     if tooSmall:
@@ -57,6 +61,8 @@ def fit(facts: ImageFacts | None, bundle: ModelBundle) -> Fit:
 def _pictureFit(facts: ImageFacts, bundle: ModelBundle) -> Fit:
     if facts.isPicture and bundle.is_for_pictures:
         return Fit(2, _("fits: colour picture"))
+    if facts.isSlice and bundle.takes_pictures:
+        return Fit(0, _("for colour pictures; this one is grey") if bundle.is_for_pictures else _("for grey pictures"))
     if facts.isPicture:
         return Fit(-2, _("for {wanted}, but this is a colour picture").format(wanted=bundle.inputs[0]["modality"]))
     return Fit(-2, _("for colour pictures"))

@@ -1,4 +1,7 @@
-"""Cells and heights of the panel's tables."""
+"""Cells and heights of the panel's tables, and what is copied out of them."""
+
+import csv
+import io
 
 import qt
 
@@ -31,3 +34,18 @@ def fitHeight(table) -> None:
     rows = min(table.rowCount, _MOST_ROWS)
     height = sum(table.rowHeight(row) for row in range(rows)) + table.horizontalHeader().height
     table.setFixedHeight(height + 2 * table.frameWidth + 2)
+
+
+def plain(value) -> str:
+    """A value for a spreadsheet: numbers unrounded, and no text that it would run as a formula."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "" if value is None else str(value)
+    return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+
+
+def separated(rows: list[list], separator: str = "\t") -> str:
+    """A line per row; by default with tabs, as spreadsheets take it from the clipboard."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows([plain(v) for v in row] for row in rows)
+    return text.getvalue()

@@ -86,7 +86,7 @@ SHEAR = np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     ("array", "matrix", "words"),
     [
         (np.zeros((4, 5, 6)), SHEAR, "right angles"),
-        (np.zeros((1, 5, 6)), None, "several slices"),
+        (np.zeros((5, 1, 6)), None, "several slices"),
         (np.zeros((4, 5, 6, 3), np.uint8), None, "One value per voxel"),
     ],
     ids=["sheared", "one slice", "three components"],
