@@ -1,4 +1,4 @@
-"""A review that one can leave and come back to: the worklist and all decisions in one file. Torch-free.
+"""A review that one can leave and come back to: the worklist and all decisions. Torch-free.
 
 Every change is on disk before it is acted on, is written whole or not at all, and is made to the newest state of the
 file, so that two people may work through one list. Decisions also go to the audit log beside it.
@@ -6,7 +6,6 @@ file, so that two people may work through one list. Decisions also go to the aud
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,13 +14,11 @@ from pathlib import Path
 
 from . import audit
 from .errors import UserError
-from .folder_lock import locked
-from .safe_file import write_text
+from .review_file import ReviewFile
 from .worklist import COMPLETED, FLAGGED, IN_PROGRESS, NOT_STARTED, STATUSES, Entry, Filter, ordered
 
 __all__ = ["COMPLETED", "FLAGGED", "IN_PROGRESS", "NOT_STARTED", "STATUSES", "Entry", "Filter", "Session"]
 
-SCHEMA_VERSION = 1
 ENDING = ".review-session.json"
 
 
@@ -29,54 +26,75 @@ class Session:
     """The review in `path`. Make one with `create` or `open`.
 
     Attributes:
-        path: the session file; the audit log is ``<path>.audit.jsonl``.
-        entries: id -> Entry, as they were last read.
-        current: id of the entry that was last looked at, or None.
-        blinded: the seed that orders candidates in a blinded review; None when it is not blinded.
+        path: the session file; the audit log is ``<path>.audit.jsonl``, see `review_file` for the journal.
+        revision: another number after every change.
     """
 
-    def __init__(self, path: Path, data: dict):
-        self.path = path
-        self._take(data)
+    def __init__(self, file: ReviewFile):
+        self.path = file.path
+        self.revision = 0
+        self._file = file
 
     @classmethod
     def create(cls, path: str | Path, entries: Iterable[Entry], blinded: int | None = None) -> Session:
         """Begin a review. UserError when the file is there already: resume it with `open`."""
-        path = Path(path).expanduser()
-        data = {"schema_version": SCHEMA_VERSION, "current": None, "blinded": blinded}
-        with locked(path.parent):
-            if path.exists():
-                raise UserError(f"A review is in '{path}' already.", "Resume it, or choose another name.")
-            write_text(path, _text(data | {"entries": [entry.to_json() for entry in entries]}))
-        return cls.open(path)
+        return cls(ReviewFile.create(Path(path).expanduser(), entries, blinded))
 
     @classmethod
     def open(cls, path: str | Path) -> Session:
         """Go on where one left off. UserError when the file is missing, damaged or of a newer version."""
-        path = Path(path).expanduser()
-        return cls(path, _read(path))
+        return cls(ReviewFile(Path(path).expanduser()))
 
     @property
     def log(self) -> Path:
         return self.path.with_name(self.path.name + ".audit.jsonl")
 
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """id -> Entry, as they were last read."""
+        return self._file.entries
+
+    @property
+    def current(self) -> str | None:
+        """Id of the entry that was last looked at."""
+        return self._file.current
+
+    @property
+    def blinded(self) -> int | None:
+        """The seed that orders candidates in a blinded review; None when it is not blinded."""
+        return self._file.blinded
+
     def counts(self) -> dict[str, int]:
         """status -> number of entries."""
-        return {status: sum(entry.status == status for entry in self.entries.values()) for status in STATUSES}
+        counts = dict.fromkeys(STATUSES, 0)
+        for entry in self.entries.values():
+            counts[entry.status] += 1
+        return counts
 
     def add(self, entries: Iterable[Entry]) -> int:
         """Take in what was found since, and newer scores of known entries; returns how many were new."""
-        found = {entry.id: entry for entry in entries}
+        found, new = list(entries), 0
 
         def change(known: dict[str, Entry]) -> None:
-            for entry_id, new in found.items():
-                old = known.get(entry_id)
-                scored = old and replace(old, scores=new.scores or old.scores, places=new.places or old.places)
-                known[entry_id] = scored or new
+            nonlocal new
+            for entry in found:
+                old = known.get(self._file.known(entry) or "")
+                if old is None:
+                    entry = self._file.adopted(entry)
+                    new += entry.id not in known
+                    known[entry.id] = entry
+                else:
+                    known[old.id] = replace(old, scores=entry.scores or old.scores, places=entry.places or old.places)
 
-        before = set(self.entries)
-        self._change(change)
-        return len(set(found) - before)
+        if any(self._is_news(entry) for entry in found):
+            self._file.change_list(change)
+            self.revision += 1
+        return new
+
+    def _is_news(self, entry: Entry) -> bool:
+        old = self.entries.get(self._file.known(entry) or "")
+        newer = old and ((entry.scores or old.scores) != old.scores or (entry.places or old.places) != old.places)
+        return old is None or newer
 
     def start(self, entry_id: str, reviewer: str) -> Entry:
         """Look at an entry: it becomes the current one, and "in progress" if nobody has begun it."""
@@ -161,48 +179,9 @@ class Session:
         return self.entries[entry_id]
 
     def _replace(self, entry_id: str, current: bool = False, **changes) -> Entry:
-        def change(known: dict[str, Entry]) -> None:
-            known[entry_id] = replace(known[entry_id], changed=_now(), **changes)
-
-        self._change(change, entry_id if current else None)
-        return self.entries[entry_id]
-
-    def _change(self, change, current: str | None = None) -> None:
-        """Apply `change` to the entries as they are in the file now, and write them."""
-        with locked(self.path.parent):
-            data = _read(self.path)
-            entries = _entries(data)
-            change(entries)
-            data |= {"entries": [entry.to_json() for entry in entries.values()], "current": current or data["current"]}
-            write_text(self.path, _text(data))
-        self._take(data)
-
-    def _take(self, data: dict) -> None:
-        self.entries = _entries(data)
-        self.current: str | None = data["current"]
-        self.blinded: int | None = data["blinded"]
-
-
-def _entries(data: dict) -> dict[str, Entry]:
-    return {entry.id: entry for entry in map(Entry.from_json, data["entries"])}
-
-
-def _read(path: Path) -> dict:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version, _ = data["schema_version"], _entries(data)
-        data["current"], data["blinded"]
-    except OSError as error:
-        raise UserError(f"A review was expected in '{path}': {error.strerror}.", "Check the path.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{path}' is no review, or damaged.", "Choose a review's file.") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"'{path}' was written by another version of the program.", "Update the program.")
-    return data
-
-
-def _text(data: dict) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        entry = self._file.change(entry_id, current, changed=_now(), **changes)
+        self.revision += 1
+        return entry
 
 
 def _now() -> str:

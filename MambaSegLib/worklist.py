@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 from . import scores_file
@@ -33,6 +36,7 @@ class Entry:
         started, changed: UTC times of the first look and the last change.
         seconds: spent on it, all sittings together.
         preference: of a blinded comparison, see `review.Session.choose`.
+        key: its id in a review that may have been moved since; "" before it is in one.
     """
 
     images: tuple[str, ...]
@@ -48,10 +52,13 @@ class Entry:
     changed: str = ""
     seconds: float = 0.0
     preference: dict | None = None
+    key: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The same for the same image and segmentation, whenever the list is made again."""
+        if self.key:
+            return self.key
         names = "\n".join([*self.images, "", self.segmentation])
         return hashlib.sha256(names.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
@@ -61,13 +68,31 @@ class Entry:
             return self.scores.get(structure)
         return max(self.scores.values(), default=None)
 
+    @cached_property
+    def place(self) -> tuple:
+        """What orders a list: worst first, those without a score behind, by title."""
+        return _place(self, "")
+
+    @cached_property
+    def words(self) -> str:
+        """What a search looks through."""
+        model = (self.model or {}).get("id", "")
+        return "\n".join([self.title, *self.images, self.segmentation, model, self.reviewer, self.comment]).casefold()
+
     def to_json(self) -> dict:
-        return asdict(self) | {"images": list(self.images)}
+        return {name: getattr(self, name) for name in _FIELDS} | {"images": list(self.images)}
 
     @classmethod
     def from_json(cls, data: dict) -> Entry:
-        known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
-        return cls(**known | {"images": tuple(data["images"])})
+        return cls(**{name: data[name] for name in _FIELDS if name in data} | {"images": tuple(data["images"])})
+
+
+_FIELDS = tuple(item.name for item in fields(Entry))
+
+
+def _place(entry: Entry, structure: str) -> tuple:
+    score = entry.score(structure)
+    return score is None, -(score or 0.0), entry.title.casefold(), entry.id
 
 
 @dataclass(frozen=True)
@@ -93,20 +118,13 @@ class Filter:
             return False
         if not (self.low <= score <= self.high if score is not None else (self.low, self.high) == (0.0, 1.0)):
             return False
-        model = (entry.model or {}).get("id", "")
-        there = "\n".join([entry.title, *entry.images, entry.segmentation, model, entry.reviewer, entry.comment])
-        return all(word in there.casefold() for word in self.text.casefold().split())
+        return not self.text or all(word in entry.words for word in self.text.casefold().split())
 
 
 def ordered(entries: Iterable[Entry], structure: str = "", shown: Filter | None = None) -> list[Entry]:
     """The entries that pass the filter, worst first; those without a score behind, by title."""
     passing = [entry for entry in entries if shown is None or shown.passes(entry)]
-
-    def rank(entry: Entry):
-        score = entry.score(structure)
-        return (score is None, -(score or 0.0), entry.title.casefold(), entry.id)
-
-    return sorted(passing, key=rank)
+    return sorted(passing, key=(lambda entry: _place(entry, structure)) if structure else attrgetter("place"))
 
 
 def from_rows(rows: Iterable[dict]) -> list[Entry]:
@@ -116,10 +134,10 @@ def from_rows(rows: Iterable[dict]) -> list[Entry]:
 
 def from_csv(path: str | Path, warn: Callable[[str], None]) -> list[Entry]:
     """Entries of a CSV (see `case_files.read_rows`), such as the summary of a batch; tells what has no segmentation."""
-    rows = read_rows(Path(path).expanduser())
+    rows, judged = read_rows(Path(path).expanduser()), _Judged()
     _tell_left_out([row["case"] or row["images"][0].name for row in rows if not row["segmentation"]], warn)
     drawn = [row for row in rows if row["segmentation"]]
-    return _some([_entry(row["images"], row["segmentation"], {"title": row["case"]}) for row in drawn], path)
+    return _some([_entry(row["images"], row["segmentation"], {"title": row["case"]}, judged) for row in drawn], path)
 
 
 def from_folder(folder: str | Path, warn: Callable[[str], None]) -> list[Entry]:
@@ -144,7 +162,8 @@ def from_folder(folder: str | Path, warn: Callable[[str], None]) -> list[Entry]:
             more, without = _beside(case)
             pairs, left = pairs + more, left + [f"{case.name}/{name}" for name in without]
     _tell_left_out(left, warn)
-    return _some([_entry(images, label, {"title": name}) for name, images, label in pairs], folder)
+    judged = _Judged()
+    return _some([_entry(images, label, {"title": name}, judged) for name, images, label in pairs], folder)
 
 
 def _beside(folder: Path) -> tuple[list, list[str]]:
@@ -186,9 +205,26 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if is_image_file(path)]
 
 
-def _entry(images: Iterable, segmentation, row: dict) -> Entry:
+class _Judged:
+    """Which segmentations have scores beside them; every folder is looked into once, not once per case."""
+
+    def __init__(self):
+        self._names: dict[str, set[str]] = {}
+
+    def read(self, segmentation: Path) -> dict | None:
+        folder = str(segmentation.parent)
+        if folder not in self._names:
+            try:
+                self._names[folder] = {name for name in os.listdir(folder) if name.endswith(scores_file.ENDING)}
+            except OSError:
+                self._names[folder] = set()  # that the segmentation is missing is told when it is opened
+        known = self._names[folder]
+        return scores_file.read(segmentation) if known and scores_file.path_of(segmentation).name in known else None
+
+
+def _entry(images: Iterable, segmentation, row: dict, judged: _Judged | None = None) -> Entry:
     images = tuple(str(image) for image in images)
-    known = scores_file.read(segmentation) if isinstance(segmentation, Path) else None
+    known = judged.read(segmentation) if judged else None
     known = known or {"scores": {}, "review": [], "model": None}
     places = {item["structure"]: item["places"] for item in known["review"]}
     return Entry(

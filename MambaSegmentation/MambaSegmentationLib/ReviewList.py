@@ -12,14 +12,20 @@ from . import ReviewWords
 from .ReviewLogic import Review
 
 _MOST_ROWS = 8
+_PAGE = 200  # rows in the table at a time: Qt is slow with thousands of them
 
 
 class ReviewList:
-    """Fills the filters and the table; a click on a row calls `onOpen(entry id)`, a filter `onFiltered()`."""
+    """Fills the filters and the table; a click on a row calls `onOpen(entry id)`, a filter `onFiltered()`.
+
+    Of a long list the table holds the part with the open case; a search finds all others.
+    """
 
     def __init__(self, ui, review: Review, onOpen: Callable[[str], None], onFiltered: Callable[[], None]):
         self._ui, self._review, self._onOpen, self._onFiltered = ui, review, onOpen, onFiltered
         self._isFilling = False
+        self._rows: list[tuple] = []  # what stands in the table
+        self._structures: list[str] | None = None  # what stands in their filter
         ReviewWords.stretch(ui.reviewTable, 0)
         ui.reviewStatusFilter.addItem(_("All cases"), "")
         for status, word in ReviewWords.STATUS.items():
@@ -36,41 +42,61 @@ class ReviewList:
         self._isFilling = True
         try:
             self._fillStructures()
-            self._fillTable()
+            part = self._fillTable()
         finally:
             self._isFilling = False
         hasList = review.session is not None
         for widget in (ui.reviewStatusFilter, ui.reviewStructureFilter, ui.reviewSearch, ui.reviewTable):
             widget.visible = hasList
         ui.reviewCountsLabel.visible = hasList
-        ui.reviewCountsLabel.text = self._counts() if hasList else ""
+        ui.reviewCountsLabel.text = self._counts() + part if hasList else ""
 
     def _fillStructures(self) -> None:
         box, structures = self._ui.reviewStructureFilter, self._review.structures()
         chosen = self._review.shown.structure
-        box.clear()
-        box.addItem(_("All structures"), "")
-        for name in structures:
-            box.addItem(name, name)
+        if structures != self._structures:
+            self._structures = structures
+            box.clear()
+            box.addItem(_("All structures"), "")
+            for name in structures:
+                box.addItem(name, name)
         box.setCurrentIndex(max(box.findData(chosen), 0))
         box.enabled = bool(structures)
         if chosen not in structures:
             self._review.shown = Filter(self._review.shown.statuses, "", text=self._review.shown.text)
 
-    def _fillTable(self) -> None:
+    def _fillTable(self) -> str:
+        """Returns which part of a long list is shown."""
         table, review = self._ui.reviewTable, self._review
         entries = review.entries()
-        table.setRowCount(len(entries))
         current = review.case.entry.id if review.case else review.session and review.session.current
+        place = next((index for index, entry in enumerate(entries) if entry.id == current), None)
+        first = (place or 0) // _PAGE * _PAGE
+        rows = [self._texts(entry) for entry in entries[first : first + _PAGE]]
+        ReviewWords.hold(table)  # else every new text measures all others
+        table.setRowCount(len(rows))
+        for row, texts in enumerate(rows):
+            if row >= len(self._rows) or texts != self._rows[row]:
+                self._setRow(row, *texts)
+        self._rows = rows
+        ReviewWords.stretch(table, 0)
         table.clearSelection()
-        for row, entry in enumerate(entries):
-            tip = "\n".join([entry.title, *entry.images, entry.segmentation, *filter(None, [entry.comment])])
-            table.setItem(row, 0, ReviewWords.cell(entry.title, tip, entry.id))
-            table.setItem(row, 1, ReviewWords.number(ReviewWords.score(entry.score(review.shown.structure))))
-            table.setItem(row, 2, ReviewWords.cell(ReviewWords.STATUS[entry.status], _statusTip(entry)))
-            if entry.id == current:
-                table.selectRow(row)
+        if place is not None:
+            table.selectRow(place - first)
         ReviewWords.fitHeight(table, _MOST_ROWS)
+        part = _(" {first} to {last} are in the table.").format(first=first + 1, last=first + len(rows))
+        return part if len(entries) > _PAGE else ""
+
+    def _texts(self, entry: worklist.Entry) -> tuple:
+        tip = "\n".join([entry.title, *entry.images, entry.segmentation, *filter(None, [entry.comment])])
+        score = ReviewWords.score(entry.score(self._review.shown.structure))
+        return entry.id, entry.title, tip, score, ReviewWords.STATUS[entry.status], _statusTip(entry)
+
+    def _setRow(self, row: int, entryId: str, title: str, tip: str, score: str, status: str, statusTip: str) -> None:
+        table = self._ui.reviewTable
+        table.setItem(row, 0, ReviewWords.cell(title, tip, entryId))
+        table.setItem(row, 1, ReviewWords.number(score))
+        table.setItem(row, 2, ReviewWords.cell(status, statusTip))
 
     def _counts(self) -> str:
         counts = self._review.session.counts()

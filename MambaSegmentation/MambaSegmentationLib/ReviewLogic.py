@@ -38,6 +38,7 @@ class Review:
         self.case: ReviewCase | None = None
         self.shown = Filter()
         self._opened = 0.0
+        self._ranked: tuple = ()  # what `entries` answers, and to what
 
     def begin(self, source: str, place: str, file: str, isBlinded: bool, warn: Callable[[str], None]) -> int:
         """Begin the review of a source, or go on with it when there is one in `file` or in its usual place.
@@ -65,8 +66,13 @@ class Review:
 
     def entries(self) -> list[worklist.Entry]:
         """What is shown, worst first."""
-        entries = self.session.entries.values() if self.session else ()
-        return worklist.ordered(entries, self.shown.structure, self.shown)
+        if self.session is None:
+            return []
+        asked = self.session, self.session.revision, self.shown
+        if self._ranked[:1] != (asked,):  # the same is asked many times, and a list may be long
+            shown = worklist.ordered(self.session.entries.values(), self.shown.structure, self.shown)
+            self._ranked = asked, shown
+        return self._ranked[1]
 
     def structures(self) -> list[str]:
         """All that have a score in this list."""

@@ -79,7 +79,8 @@ class ReviewStart:
         self._storeReviewer()
         source, place, warnings = self._source(), self._ui.reviewPathEdit.currentPath, []
         file = self._state.reviewFile if source == ReviewSources.SCENE and self._isOfScene() else ""
-        self._review.begin(source, place, file, self._ui.reviewBlindedCheckBox.checked, warnings.append)
+        with slicer.util.WaitCursor():  # a list of ten thousand cases takes a second
+            self._review.begin(source, place, file, self._ui.reviewBlindedCheckBox.checked, warnings.append)
         self._began(warnings)
 
     def _isOfScene(self) -> bool:

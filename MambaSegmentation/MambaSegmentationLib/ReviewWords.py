@@ -50,6 +50,13 @@ def stretch(table, column: int) -> None:
         )
 
 
+def hold(table) -> None:
+    """Keep all widths, until `stretch`."""
+    header = table.horizontalHeader()
+    for index in range(table.columnCount):
+        header.setSectionResizeMode(index, qt.QHeaderView.Fixed)
+
+
 def fitHeight(table, most: int) -> None:
     """As high as its rows, up to `most` of them."""
     rows = sum(table.rowHeight(row) for row in range(min(table.rowCount, most)))

@@ -28,7 +28,7 @@ TORCH_FREE = {
         "cli_corrections",
         "cli_dicom",
     ),
-    *("dicom_codes", "dicom_file", "dicom_report", "surface_file"),
+    *("dicom_codes", "dicom_file", "dicom_report", "surface_file", "review_file"),
     *("packages", "package_download", "weights_storage", "wording"),
     *("remote", "remote_computer", "remote_files", "remote_link", "remote_protocol", "remote_worker"),
     *("bundle_archive", "export", "import_source", "model_add", "nnunet_plan", "provenance"),
