@@ -120,8 +120,9 @@ def ended_early(computer: Computer, code: int | None, log: str) -> NoConnection:
 
 
 def lost(computer: Computer, code: int | None) -> UserError:
-    """Why the connection ended in the middle; the exit code is 255 or None when it was ssh or the network."""
-    if code in (None, 255) or (not computer.is_ssh and code == 0):
+    """Why the connection ended in the middle, told by the command's exit code."""
+    is_of_ssh = computer.is_ssh and (code == 255 or (code or 0) < 0)
+    if code is None or code == 0 or is_of_ssh:
         return UserError(
             f"The connection to {computer.name} was lost.",
             "Look whether that computer is on and the network works, then start again. Nothing was changed here.",

@@ -9,7 +9,7 @@ import pytest
 from MambaSegLib import remote
 from MambaSegLib.errors import UserError
 from MambaSegLib.job import Report
-from MambaSegLib.remote_computer import parse
+from MambaSegLib.remote_computer import lost, parse
 
 REFUSED = "ada@gpu-box: Permission denied (publickey,password)."
 REASONS = [
@@ -57,6 +57,11 @@ def test_no_ssh_here(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="program ssh") as caught:
         remote.run({"computer": "ada@gpu-box", "job": "devices"}, Report(), {})
     assert "OpenSSH" in caught.value.hint
+
+
+@pytest.mark.parametrize(("code", "text"), [(255, "lost"), (-9, "lost"), (None, "lost"), (0, "lost"), (137, "stopped")])
+def test_end_in_the_middle(code, text):
+    assert text in lost(parse("ada@gpu-box"), code).message
 
 
 def test_forms():
