@@ -168,9 +168,13 @@ def correct() -> str:
 def review_score() -> str:
     """review_score.json: how well the shipped score puts the worst first."""
     data = json.loads((RESULTS / "review_score.json").read_text())
-    rows = [[look, f"{value:.2f}"] for look, value in data["shipped score, figures"].items()]
-    text = f"Model `{data['model']}`, half of {data['cases']} held-out cases; the other half chose the definition.\n\n"
-    return text + table(["Images", "Spearman correlation of score and Dice"], rows)
+    rows = []
+    for model, looks in data.items():
+        for look, row in looks.items():
+            rows.append(
+                [f"`{model}`", look, row["results"], f"{row['dice']:.3f} ± {row['sd']:.3f}", f"{row['shipped']:.2f}"]
+            )
+    return table(["Model", "Images", "Results", "Dice", "Correlation"], rows)
 
 
 def finetune() -> str:
