@@ -64,6 +64,7 @@ class ReviewCompare:
         ui.reviewCompareButton.text = _("End co&mparing") if isShown else _("Co&mpare")
         ui.reviewCompareLabel.visible = ui.reviewCompareSelector.visible = not isShown
         ui.reviewDifferenceCheckBox.visible = isShown
+        ui.reviewFocusCheckBox.enabled = not (isShown and self._isHidden())  # it would tell which one is the case's own
         for index, button in enumerate((*self._choices, ui.reviewChoiceNoneButton)):
             button.visible = isShown and (index < len(self._shown) or button is ui.reviewChoiceNoneButton)
         ui.reviewCompareHint.text = self._legend() if isShown else missing
@@ -105,6 +106,8 @@ class ReviewCompare:
         self._names = [node.GetName() for node in candidates]
         order = self._review.session.shown_order(case.entry.id, len(candidates))
         self._shown = [candidates[index] for index in order]
+        if self._isHidden():
+            self._ui.reviewFocusCheckBox.checked = False
         self.views.show(case.volume, self._shown, [str(place + 1) for place in range(len(self._shown))])
         self._measure(case.volume, self._shown)
         self.update()

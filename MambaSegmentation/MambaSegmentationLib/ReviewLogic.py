@@ -38,6 +38,7 @@ class Review:
         self.case: ReviewCase | None = None
         self.shown = Filter()
         self._opened = 0.0
+        self._tried = ""  # id of the entry that was to be opened last, also if its files are missing
         self._ranked: tuple = ()  # what `entries` answers, and to what
 
     def begin(self, source: str, place: str, file: str, isBlinded: bool, warn: Callable[[str], None]) -> int:
@@ -46,7 +47,7 @@ class Review:
         Returns how many cases are new. Raises UserError.
         """
         found = ReviewSources.entries(source, place, warn)
-        path = Path(file) if file else ReviewSources.sessionFile(source, place)
+        path = Path(file) if file else ReviewSources.sessionFile(source, place, warn)
         self.leave()
         if path.exists():
             self.session = Session.open(path)
@@ -85,33 +86,53 @@ class Review:
         return self.session.entries.get(self.case.entry.id) if self.session and self.case else None
 
     def open(self, entryId: str) -> ReviewCase:
-        """Show a case; the one before is left first. Raises UserError."""
+        """Show a case; the one before is left first. Raises UserError; the case then counts as not begun."""
         self.leave()
-        entry = self.session.start(entryId, reviewer())
-        self.case = ReviewCase(entry, self.session.path.parent / _KEPT)
-        fresh = [i for i in self.case.segments() if self.case.status(i) == worklist.NOT_STARTED]
-        self.case.setStatus(worklist.IN_PROGRESS, fresh)
-        self.case.settle()
+        self._tried = entryId
+        case = ReviewCase(self.session.entries[entryId], self.session.path.parent / _KEPT)
+        try:
+            case.entry = self.session.start(entryId, reviewer())
+        except UserError:
+            case.close()
+            raise
+        self.case = case
+        fresh = [i for i in case.segments() if case.status(i) == worklist.NOT_STARTED]
+        case.setStatus(worklist.IN_PROGRESS, fresh)
+        case.settle()
         self._opened = time.monotonic()
-        return self.case
+        return case
+
+    @property
+    def _here(self) -> str | None:
+        """Id of the entry from which one goes on."""
+        return self.case.entry.id if self.case else self._tried or None
 
     def neighbour(self, step: int) -> worklist.Entry | None:
         """The next (or, with -1, the previous) case of what is shown."""
-        current = self.case.entry.id if self.case else None
-        return self.session.neighbour(current, step, self.shown, self.shown.structure)
+        return self.session.neighbour(self._here, step, self.shown, self.shown.structure)
 
     def first(self) -> worklist.Entry | None:
         """Where to go on: the case that was open last, else the worst one without a decision."""
         known = self.session.entries.get(self.session.current or "")
-        waiting = [entry for entry in self.entries() if entry.status in _WAITING]
-        return known if known in waiting else next(iter(waiting), None)
+        waiting = self._waiting(self.entries())
+        return known if known in waiting and not self.isOthers(known) else next(iter(waiting), None)
 
     def next(self) -> worklist.Entry | None:
         """The worst case behind the open one that waits for a decision, else the worst one of all that wait."""
         entries = self.entries()
         ids = [entry.id for entry in entries]
-        here = ids.index(self.case.entry.id) if self.case and self.case.entry.id in ids else -1
-        return next((e for e in [*entries[here + 1 :], *entries] if e.status in _WAITING), None)
+        here = ids.index(self._here) if self._here in ids else -1
+        return next(iter(self._waiting([*entries[here + 1 :], *entries[: here + 1]])), None)
+
+    def _waiting(self, entries: list) -> list:
+        """Those without a decision; what somebody else is just reviewing comes last."""
+        waiting = [entry for entry in entries if entry.status in _WAITING]
+        return sorted(waiting, key=self.isOthers)
+
+    @staticmethod
+    def isOthers(entry: worklist.Entry) -> bool:
+        """Whether somebody else began it, or decided on it last."""
+        return bool(entry.reviewer) and entry.reviewer.casefold() != reviewer().casefold()
 
     def decide(self, status: str, comment: str, segmentId: str = "") -> bool:
         """Accept or flag the case, or only one of its segments; True once the whole case is decided.
@@ -127,6 +148,8 @@ class Review:
         voxels, seconds = case.changes(), self.seconds()
         case.keep()
         self.session.decide(case.entry.id, status, reviewer(), comment, seconds, voxels)
+        if voxels:
+            case.settle()
         self._opened = time.monotonic()
         return True
 
@@ -137,9 +160,22 @@ class Review:
     def leave(self) -> None:
         """Close the case; what was changed in it is kept. Raises UserError when that cannot be written."""
         if self.case:
-            self.case.keep()
+            self.keep()
             self.case.close()
             self.case = None
+
+    def keep(self) -> None:
+        """Keep what was changed since the last decision, and log it: that decision, if any, was about something else.
+
+        Raises UserError when that cannot be written.
+        """
+        case = self.case
+        voxels = case.changes() if case.isThere else {}
+        case.keep()
+        if voxels:
+            self.session.decide(case.entry.id, worklist.IN_PROGRESS, reviewer(), None, self.seconds(), voxels)
+            self._opened = time.monotonic()
+            case.settle()
 
     def forget(self) -> None:
         """The scene or the nodes of the case have gone."""

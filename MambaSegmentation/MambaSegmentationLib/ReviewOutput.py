@@ -66,6 +66,10 @@ class ReviewOutput:
         self._logText = self._ui.reviewLogCode.text = ""
         self.update()
 
+    def forgetExport(self) -> None:
+        """Another case is opened."""
+        self._ui.reviewExportLabel.text = ""
+
     # The log
 
     def _verify(self) -> None:

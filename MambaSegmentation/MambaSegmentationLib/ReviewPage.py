@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from MambaSegLib import review
 from MambaSegLib.errors import UserError
 
-from . import ReviewKeys
+from . import ReviewKeys, ReviewWords
 from .Page import Page
 from .ReviewCompare import ReviewCompare
 from .ReviewList import ReviewList
@@ -127,6 +127,7 @@ class ReviewPage(Page):
         if self.review.case and self.review.case.isThere and self.review.case.entry.id == entryId:
             return
         self._showAsBefore()
+        self.output.forgetExport()
         self._attempt(lambda: self._openNow(entryId))
         self._showCase()
 
@@ -195,9 +196,17 @@ class ReviewPage(Page):
             section.visible = hasCase
         ui.reviewLogSection.visible = self.review.session is not None
         if hasCase:
-            ui.reviewCaseLabel.text = case.entry.title
+            ui.reviewCaseLabel.text = self._title()
         self.numbers.update()
         self.output.update()
+
+    def _title(self) -> str:
+        """Of the open case, and what somebody else did with it."""
+        entry = self.review.case.entry
+        if not self.review.isOthers(entry):
+            return entry.title
+        words = _("{status} by {name}").format(status=ReviewWords.STATUS[entry.status], name=entry.reviewer)
+        return "\n".join(filter(None, [entry.title, words, entry.comment]))
 
     def _hint(self) -> str:
         if self.review.session is None:
@@ -231,5 +240,5 @@ class ReviewPage(Page):
         """Its nodes go; what was changed in a case from a file is kept."""
         self._showAsBefore()
         if self.review.case:
-            self._attempt(self.review.case.keep)
+            self._attempt(self.review.keep)
             self.review.forget()

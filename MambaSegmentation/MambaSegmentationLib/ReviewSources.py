@@ -1,6 +1,8 @@
 """Where the cases of a review come from: the open scene, a folder, a table, the DICOM database."""
 
+import hashlib
 import re
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -35,12 +37,35 @@ def entries(source: str, path: str, warn: Callable[[str], None]) -> list[worklis
     return _fromDicom(dicomDatabase()) if source == DICOM else _fromScene(warn)
 
 
-def sessionFile(source: str, path: str) -> Path:
-    """Where the review of this source is kept: beside the images or the table, else in this user's own folder."""
-    if source == FOLDER:
-        return Path(path).expanduser() / f"{Path(path).name}{review.ENDING}"
-    if source == TABLE:
-        return Path(path).expanduser().with_name(Path(path).stem + review.ENDING)
+def sessionFile(source: str, path: str, warn: Callable[[str], None]) -> Path:
+    """Where the review of this source is kept: beside the images or the table, else in this user's own folder.
+
+    `warn` is told when nothing can be written beside them. Raises UserError.
+    """
+    if source not in (FOLDER, TABLE):
+        name = "dicom" if source == DICOM else f"{_SCENE_NAME}{datetime.now():%Y-%m-%d %H-%M-%S}"
+        return _ownFolder() / (name + review.ENDING)
+    place = Path(path).expanduser()
+    beside = place / f"{place.name}{review.ENDING}" if source == FOLDER else place.with_name(place.stem + review.ENDING)
+    if isWritable(beside.parent):
+        return beside
+    own = _ownFolder() / f"{place.stem[:60]} {hashlib.sha256(str(place).encode()).hexdigest()[:8]}{review.ENDING}"
+    problem = _("'{folder}' cannot be written to: this review and what you change are kept in '{own}'.")
+    warn(problem.format(folder=beside.parent, own=own.parent))
+    if beside.exists() and not own.exists():
+        warn(_("There is a review in '{folder}' that cannot be continued.").format(folder=beside.parent))
+    return own
+
+
+def isWritable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _ownFolder() -> Path:
     folder = catalogue.user_folder().parent / "reviews"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,8 +74,7 @@ def sessionFile(source: str, path: str) -> Path:
         raise UserError(
             problem.format(folder=folder, error=error.strerror), _("Check the rights of the folder.")
         ) from error
-    name = "dicom" if source == DICOM else f"{_SCENE_NAME}{datetime.now():%Y-%m-%d %H-%M-%S}"
-    return folder / (name + review.ENDING)
+    return folder
 
 
 def isSceneSession(file: str) -> bool:
