@@ -114,9 +114,8 @@ def main() -> None:
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     for model, looks in result.items():
         for look, row in looks.items():
-            print(
-                f"{model}, {look}: {row['results']} results, Dice {row['dice']} +- {row['sd']}, shipped {row['shipped']}"
-            )
+            dice_text = f"Dice {row['dice']} +- {row['sd']}"
+            print(f"{model}, {look}: {row['results']} results, {dice_text}, correlation {row['shipped']}")
             print("   ", ", ".join(f"{name}: {value}" for name, value in row["definitions"].items()))
 
 
