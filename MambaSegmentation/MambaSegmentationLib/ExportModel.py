@@ -29,9 +29,7 @@ _FORMATS = {
     "onnx": (
         _("ONNX (.onnx)"),
         ".onnx",
-        _(
-            "The network alone, for ONNX Runtime and others. A file beside it (.onnx.json) says how to prepare images."
-        ),
+        _("The network alone, for ONNX Runtime and others. A file beside it (.onnx.json) says how to prepare images."),
     ),
     "torch": (
         _("PyTorch (.pt2)"),
@@ -103,6 +101,9 @@ class ExportModel(ModelDialog):
     def _onFinished(self, result: dict) -> None:
         self._written = result["output"]
         text = _("Written: {path}").format(path=self._written)
+        if result["withheld"]:
+            cases = counted(result["withheld"], _("case"), _("cases"))
+            text += "\n" + _("The names of {cases} were left out.").format(cases=cases)
         self._say(text)
         self._services.view.message("info", text)
 

@@ -20,9 +20,10 @@ def cardHtml(entry: catalogue.Entry | None, lastRun: dict | None = None, fit: st
     """
     if entry is None:
         folder = catalogue.user_folder()
-        return _("<p><b>No model was found.</b></p><p>Copy the folder of a model into<br>{folder}</p>").format(
-            folder=escape(str(folder))
+        text = _(
+            "<b>No model was found.</b></p><p>Press 'Add or export' below, or copy a model's folder into<br>{folder}"
         )
+        return f"<p>{text.format(folder=escape(str(folder)))}</p>"
     if entry.bundle is None:
         return _("<p><b>This model cannot be used.</b></p><p>{message}</p><p>{hint}</p>").format(
             message=escape(entry.error.message), hint=escape(entry.error.hint)

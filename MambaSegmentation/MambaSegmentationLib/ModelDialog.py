@@ -23,7 +23,11 @@ class ModelDialog:
         layout = qt.QVBoxLayout(self.window)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(widget)
+        layout.setSizeConstraint(qt.QLayout.SetNoConstraint)  # its least height is that of texts in narrow columns
         self.window.minimumWidth = _WIDTH
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.connect("timeout()", self._fit)
 
     @property
     def isOpen(self) -> bool:
@@ -36,12 +40,14 @@ class ModelDialog:
         self.fit()
 
     def close(self) -> None:
+        self._soon.stop()
         self.window.close()
 
     def fit(self) -> None:
-        """As high as what is shown in it now."""
-        for _again in range(2):  # texts know their height when they know their width
-            layout = self.window.layout()
-            layout.activate()
-            width = max(self.window.width, layout.totalMinimumSize().width())
-            self.window.resize(width, layout.totalHeightForWidth(width))
+        """Soon as high as what is shown in it then."""
+        self._soon.start(0)
+
+    def _fit(self) -> None:
+        layout = self.window.layout()
+        width = max(self.window.width, layout.totalMinimumSize().width())
+        self.window.resize(width, layout.totalHeightForWidth(width))

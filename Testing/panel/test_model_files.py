@@ -159,6 +159,8 @@ def test_a_missing_package_is_offered(user, files, monkeypatch):
 
 
 def test_names_of_patients_stay_here(user, files, strangers, tmp_path):
+    import slicer
+
     from MambaSegLib import model_store
     from MambaSegLib.bundle import open_bundle
 
@@ -167,6 +169,13 @@ def test_names_of_patients_stay_here(user, files, strangers, tmp_path):
     box = files.exportDialog.ui.exportNamesCheckBox
     files.exportDialog.show(model_store.history("quick")[0].open())
     assert box.visible and box.checked and "1 case" in box.text and "Smith_John_1950" in box.toolTip
+    files.exportDialog.ui.exportFormatSelector.setCurrentIndex(0)
+    slicer.app.dialogs.answer_next(str(tmp_path / "quick.zip"))
+    user.click(files.exportDialog.ui.exportStartButton)
+    user.until_idle()
+    assert "The names of 1 case were left out." in user.message
+    with zipfile.ZipFile(tmp_path / "quick.zip") as archive:
+        assert not any(b"Smith" in archive.read(name) for name in archive.namelist())
 
 
 def hostile(info, content, how):
