@@ -115,9 +115,10 @@ def show(title: str, table: dict) -> None:
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
     needed = table[f"clicks_to_{GOOD}"]
     reached = [count for count in needed if count is not None]
+    average = float(np.mean(reached)) if reached else float("nan")
     print(
-        f"\nDice {GOOD} reached in {len(reached)} of {len(needed)} cases, with {np.mean(reached or [np.nan]):.1f} clicks "
-        f"on average; worst case {table['worst_change']}, worst click {table['worst_single_click']}, harmful "
+        f"\nDice {GOOD} reached in {len(reached)} of {len(needed)} cases, with {average:.1f} clicks on average; "
+        f"worst case {table['worst_change']}, worst click {table['worst_single_click']}, harmful "
         f"{table['clicks_that_harmed']}; {table['seconds']} s per click, at most {table['most_seconds']} s."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import slicer
 import vtk
 from vtkmodules.vtkRenderingCore import vtkActor2D, vtkImageMapper
@@ -91,3 +92,59 @@ def save_3d_view(path, size=(500, 500), azimuth_deg: float = 0.0) -> Path:
     view.renderer.GetActiveCamera().Azimuth(azimuth_deg)
     view.renderer.ResetCameraClippingRange()
     return view.save(path)
+
+
+class SliceMouse:
+    """The mouse and keyboard in a slice view as Slicer's markups get them: placing, dragging, deleting points.
+
+    Args:
+        volume: shown in the view.
+        name: Red, Yellow or Green; the view lies along the volume's axes.
+        ras: point (mm) that the view cuts.
+    """
+
+    def __init__(self, volume, name: str = "Red", ras=None):
+        self._view = _SliceView(name, (500, 500))
+        self._view.show(volume, ras)
+        self._node = self._view.logic.GetSliceNode()
+        managers = (self._view.group.GetNthDisplayableManager(i) for i in range(len(_SLICE_MANAGERS)))
+        self._markups = next(m for m in managers if m.IsA("vtkMRMLMarkupsDisplayableManager"))
+        self._view.window.Render()
+
+    def click(self, ras) -> None:
+        """Left button down and up at a place of the cut slice."""
+        for event in ("MouseMoveEvent", "LeftButtonPressEvent", "LeftButtonReleaseEvent"):
+            self.send(event, ras)
+
+    def drag(self, start, end) -> None:
+        for event, ras in (("MouseMoveEvent", start), ("LeftButtonPressEvent", start), ("MouseMoveEvent", end)):
+            self.send(event, ras)
+        self.send("LeftButtonReleaseEvent", end)
+
+    def delete(self, ras) -> None:
+        """The key Delete with the mouse there."""
+        self.send("MouseMoveEvent", ras)
+        self.send("KeyPressEvent", ras, "Delete")
+
+    def send(self, event: str, ras, key: str = "") -> None:
+        toView = np.linalg.inv(slicer.util.arrayFromVTKMatrix(self._node.GetXYToRAS()))
+        data = slicer.vtkMRMLInteractionEventData()
+        data.SetType(vtk.vtkCommand.GetEventIdFromString(event))
+        data.SetDisplayPosition([round(float(v)) for v in (toView @ [*ras, 1.0])[:2]])
+        data.SetWorldPosition(list(map(float, ras)))
+        data.SetViewNode(self._node)
+        data.SetRenderer(self._view.renderer)
+        if key:
+            data.SetKeySym(key)
+            data.SetKeyRepeatCount("\x01")
+            data.SetKeyCode("\x7f")
+        if self._markups.CanProcessInteractionEvent(data, vtk.reference(0.0)):
+            self._markups.ProcessInteractionEvent(data)
+        self._view.window.Render()
+
+    def save(self, path) -> Path:
+        """PNG of the view; ends it."""
+        return self._view.save(path)
+
+    def close(self) -> None:
+        self._view.close()
