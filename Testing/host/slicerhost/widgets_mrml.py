@@ -81,14 +81,15 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 @double
-class qMRMLNodeComboBox(qMRMLWidget):
+class qMRMLNodeComboBox(QtWidgets.QWidget):
+    """As in Slicer no qMRMLWidget: it does not announce its scene."""
+
     currentNodeChanged = Signal(object)
     currentNodeValid = Signal(bool)
     currentNodeIDChanged = Signal(str)
     nodeAddedByUser = Signal(object)
     nodeAdded = Signal(object)
     CPP_SIGNALS = {  # noqa: RUF012
-        **qMRMLWidget.CPP_SIGNALS,
         "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
         "currentNodeChanged(bool)": "currentNodeValid",
         "currentNodeIDChanged(QString)": "currentNodeIDChanged",
@@ -116,6 +117,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
+        self._scene, self._observations = None, Observations(self)
         self._node, self._nodes, self._attributes, self._closing = None, [], [], False
         self._going: list = []
         self._box = QtWidgets.QComboBox(self)
@@ -137,11 +139,14 @@ class qMRMLNodeComboBox(qMRMLWidget):
     def _nodeTypes_changed(self, _value) -> None:
         self._show()
 
+    def mrmlScene(self):
+        return self._scene
+
     def setMRMLScene(self, scene) -> None:
         if scene is self._scene:
             return
         self._observations.remove_all()
-        super().setMRMLScene(scene)
+        self._scene = scene
         if scene is not None:
             self._observe(scene)
         self._show()

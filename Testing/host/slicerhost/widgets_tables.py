@@ -76,9 +76,6 @@ class qMRMLPlotView(QtWidgets.QWidget):
         self._scene = scene
         self.mrmlSceneChanged.emit(scene)
 
-    def mrmlPlotViewNode(self):
-        return self._view_node
-
     def setMRMLPlotViewNode(self, node) -> None:
         self._view_node = node
 
@@ -105,7 +102,7 @@ class qMRMLPlotWidget(qMRMLWidget):
         return self._view
 
     def mrmlPlotViewNode(self):
-        return self._view.mrmlPlotViewNode()
+        return self._view._view_node
 
     def setMRMLPlotViewNode(self, node) -> None:
         self._view.setMRMLPlotViewNode(node)
