@@ -130,13 +130,28 @@ def test_monai_bundle(user, files, tmp_path):
     assert described["name"] == "Quick hippocampus"
 
 
-@pytest.mark.parametrize("kind,ending", [("onnx", ".onnx"), ("torch", ".pt2")])
-def test_network_files(user, files, tmp_path, kind, ending):
-    if kind == "onnx" and run_python("-c", "import onnx, onnxruntime").returncode:
+def test_onnx(user, files, tmp_path):
+    if run_python("-c", "import onnx, onnxruntime").returncode:
         pytest.skip("needs onnx and onnxruntime")
     user.choose_model("Quick")
-    assert "Written" in export(user, files, tmp_path / "quick", kind)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"quick{ending}", f"quick{ending}.json"]
+    assert "Written" in export(user, files, tmp_path / "quick", "onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quick.onnx", "quick.onnx.json"]
+
+
+def test_cancelled_export_leaves_nothing(user, files, tmp_path):
+    import slicer
+
+    user.choose_model("Hippocampus")
+    files.exportAction.trigger()
+    ui = files.exportDialog.ui
+    ui.exportFormatSelector.setCurrentIndex(ui.exportFormatSelector.findData("torch"))
+    slicer.app.dialogs.answer_next(str(tmp_path / "hippocampus.pt2"))
+    user.click(ui.exportStartButton)
+    assert not ui.exportStartButton.enabled and "cancelled" in ui.exportStatusLabel.text
+    user.click(user.ui.cancelButton)
+    user.until_idle()
+    assert ui.exportStatusLabel.text == "Stopped. Nothing was written." and not list(tmp_path.iterdir())
+    assert ui.exportStartButton.enabled and ui.exportShowButton.isHidden()
 
 
 def test_a_missing_package_is_offered(user, files, monkeypatch):
