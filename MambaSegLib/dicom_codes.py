@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .bundle import Label, ModelBundle
 from .label_file import TISSUE
 
@@ -31,6 +33,27 @@ def person(name: str | None) -> str | None:
     return plain if "^" in plain else plain + "^"
 
 
-def algorithm_version(bundle: ModelBundle) -> str:
-    """Version and weights of a model, so that two that share a version are told apart."""
-    return f"{bundle.version} ({bundle.sha256[:12]})"
+@dataclass(frozen=True)
+class Algorithm:
+    """The model that drew something.
+
+    Args:
+        id, title: its own.
+        version: of the model and its weights, so that two that share a version are told apart.
+        sha256: of its weights; "" when unknown.
+    """
+
+    id: str
+    title: str
+    version: str
+    sha256: str
+
+    @classmethod
+    def of(cls, bundle: ModelBundle) -> Algorithm:
+        return cls(bundle.id, bundle.title, f"{bundle.version} ({bundle.sha256[:12]})", bundle.sha256)
+
+    @classmethod
+    def from_record(cls, record: dict) -> Algorithm:
+        """Of {"id", "sha256"}, as it stands beside a segmentation whose model is no longer here."""
+        sha256 = record.get("sha256") or ""
+        return cls(record["id"], record["id"], sha256[:12] or "unknown", sha256)

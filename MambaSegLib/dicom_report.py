@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__
-from .bundle import Label, ModelBundle
-from .dicom_codes import LONG_STRING, MAKER, algorithm_version, code, codes_of, person
+from .bundle import Label
+from .dicom_codes import LONG_STRING, MAKER, Algorithm, code, codes_of, person
 from .errors import UserError
 from .label_file import TISSUE
 from .worklist import COMPLETED, FLAGGED
@@ -60,22 +60,24 @@ def check_request(request: dict) -> None:
         raise UserError("The name of who decided was expected, but none came.", "Give the reviewer's name.")
 
 
-def make(headers: list, segmentation, structures: Sequence[Label], rows: list[dict], bundle, request: dict):
+def make(headers: list, segmentation, structures: Sequence[Label], rows: list[dict], algorithm, request: dict):
     """The report as a highdicom data set.
 
     Args:
         headers: the slices of the source series.
         segmentation: the DICOM segmentation with one segment per structure.
         rows: as `measured` gives them.
-        bundle: the model that drew it, or None.
+        algorithm: the `Algorithm` that drew it, or None.
         request: of the job "export_seg": "reviewer", "decision", "comment", "description".
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    groups = [_group(segmentation, headers[0], label, row, bundle) for label, row in zip(structures, rows, strict=True)]
+    groups = [
+        _group(segmentation, headers[0], label, row, algorithm) for label, row in zip(structures, rows, strict=True)
+    ]
     content = hd.sr.MeasurementReport(
-        observation_context=_observers(bundle, person(request.get("reviewer"))),
+        observation_context=_observers(algorithm, person(request.get("reviewer"))),
         procedure_reported=getattr(codes.cid100, _PROCEDURES.get(headers[0].Modality, "ImagingProcedure")),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
@@ -106,16 +108,16 @@ def _state(request: dict) -> str:
     return (f"{text}: {comment}" if comment else text)[:LONG_STRING]
 
 
-def _observers(bundle: ModelBundle | None, reviewer: str | None):
+def _observers(algorithm: Algorithm | None, reviewer: str | None):
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    known = bundle.sha256 if bundle else f"{MAKER} {__version__}"
+    known = (algorithm.sha256 or algorithm.id) if algorithm else f"{MAKER} {__version__}"
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, known).int}",  # the same for the same model, everywhere
-        name=bundle.title[:LONG_STRING] if bundle else MAKER,
+        name=algorithm.title[:LONG_STRING] if algorithm else MAKER,
         manufacturer_name=MAKER,
-        model_name=bundle.id[:LONG_STRING] if bundle else MAKER,
+        model_name=algorithm.id[:LONG_STRING] if algorithm else MAKER,
         serial_number=known[:LONG_STRING],
     )
     who = hd.sr.PersonObserverIdentifyingAttributes(name=reviewer) if reviewer else None
@@ -125,7 +127,7 @@ def _observers(bundle: ModelBundle | None, reviewer: str | None):
     )
 
 
-def _group(segmentation, header, label: Label, row: dict, bundle: ModelBundle | None):
+def _group(segmentation, header, label: Label, row: dict, algorithm: Algorithm | None):
     """What is said about one segment, TID 1411."""
     import highdicom as hd
 
@@ -140,7 +142,7 @@ def _group(segmentation, header, label: Label, row: dict, bundle: ModelBundle | 
         finding_category=code(category),
         finding_type=code(kind),
         finding_sites=_sites(label),
-        algorithm_id=_algorithm(bundle) if bundle else None,
+        algorithm_id=_algorithm(algorithm) if algorithm else None,
         measurements=_measurements(row),
     )
 
@@ -158,11 +160,11 @@ def _sites(label: Label) -> list | None:
     return [hd.sr.FindingSite(code(kind), **{name: code(modifier)})]
 
 
-def _algorithm(bundle: ModelBundle):
+def _algorithm(algorithm: Algorithm):
     import highdicom as hd
 
-    parameters = [f"model={bundle.id}", f"sha256={bundle.sha256}"]
-    return hd.sr.AlgorithmIdentification(bundle.title[:LONG_STRING], algorithm_version(bundle), parameters)
+    parameters = [f"{name}={value}" for name, value in (("model", algorithm.id), ("sha256", algorithm.sha256)) if value]
+    return hd.sr.AlgorithmIdentification(algorithm.title[:LONG_STRING], algorithm.version, parameters)
 
 
 def _measurements(row: dict) -> list:

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import __version__, catalogue, dicom_report, label_table
 from .bundle import Label, ModelBundle
-from .dicom_codes import LONG_STRING, MAKER, algorithm_version, code, codes_of, person
+from .dicom_codes import LONG_STRING, MAKER, Algorithm, code, codes_of, person
 from .dicom_file import new_file, write_new
 from .dicom_source import hounsfield, matching_series
 from .errors import UserError
@@ -28,8 +28,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
     Args:
         request: "labels" (label map file), "source" (folder of the DICOM series, or one of its files), "output" (a .dcm
-            file that does not exist yet); optional "model" (id or folder of the one that drew it), "corrected" (True: a
-            person changed the result), "structures" ([{value, name, color, terminology}]; else those of the file, else
+            file that does not exist yet); optional "model" (id or folder of the one that drew it) or "drawn_by" ({"id",
+            "sha256"} of one that is not here), "corrected" (True: a person changed the result), "structures" ([{value, name, color, terminology}]; else those of the file, else
             the model's), "description" (of the new series), "creator" (who made it).
         report, warm: as for every job; nothing is kept warm.
 
@@ -52,16 +52,23 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         hu = hounsfield(headers, job.warn) if about else None
         rows = dicom_report.measured(numbered, len(structures), labels.voxel_volume_mm3, hu)
     with job.step("encode", "Making the DICOM object"):
-        dataset = _segmentation(headers, numbered, structures, bundle, request)
+        algorithm = _algorithm(bundle, request)
+        dataset = _segmentation(headers, numbered, structures, algorithm, request)
         objects = [(dataset, output, lambda path: _check(path, numbered, [h.SOPInstanceUID for h in headers]))]
         if about:
-            made = dicom_report.make(headers, dataset, structures, rows, bundle, request)
+            made = dicom_report.make(headers, dataset, structures, rows, algorithm, request)
             objects.append((made, about, lambda path: dicom_report.check(path, rows)))
     with job.step("write", "Writing and reading back"):
         write_new(objects)
     rows = [row | {"name": structure.name} for row, structure in zip(rows, structures, strict=True)]
     result = {"output": str(output), "report": about and str(about), "segments": rows, "slices": len(headers)}
     return result | {"seconds": job.seconds, "warnings": job.warnings}
+
+
+def _algorithm(bundle: ModelBundle | None, request: dict) -> Algorithm | None:
+    if bundle:
+        return Algorithm.of(bundle)
+    return Algorithm.from_record(request["drawn_by"]) if request.get("drawn_by") else None
 
 
 def _new_files(request: dict) -> tuple[Path, Path | None]:
@@ -117,13 +124,13 @@ def _numbered(pixels: np.ndarray, structures: tuple[Label, ...]) -> np.ndarray:
     return table[pixels]
 
 
-def _segmentation(headers: list, numbered: np.ndarray, structures, bundle: ModelBundle | None, request: dict):
+def _segmentation(headers: list, numbered: np.ndarray, structures, algorithm: Algorithm | None, request: dict):
     import highdicom as hd
 
-    algorithm = _algorithm(bundle)
-    kind = "MANUAL" if bundle is None else "SEMIAUTOMATIC" if request.get("corrected") else "AUTOMATIC"
-    made = [_description(number, label, kind, algorithm) for number, label in enumerate(structures, start=1)]
-    description = request.get("description") or (bundle.title if bundle else "Segmentation")
+    kind = "MANUAL" if algorithm is None else "SEMIAUTOMATIC" if request.get("corrected") else "AUTOMATIC"
+    named = _identification(algorithm) if algorithm else None
+    made = [_description(number, label, kind, named) for number, label in enumerate(structures, start=1)]
+    description = request.get("description") or (algorithm.title if algorithm else "Segmentation")
     headers[0].decode()  # its names are copied, and written in another character set
     dataset = hd.seg.Segmentation(
         source_images=headers,
@@ -135,9 +142,9 @@ def _segmentation(headers: list, numbered: np.ndarray, structures, bundle: Model
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer=MAKER,
-        manufacturer_model_name=(bundle.id if bundle else MAKER)[:LONG_STRING],
+        manufacturer_model_name=(algorithm.id if algorithm else MAKER)[:LONG_STRING],
         software_versions=__version__,
-        device_serial_number=bundle.sha256[:LONG_STRING] if bundle else __version__,
+        device_serial_number=(algorithm and algorithm.sha256[:LONG_STRING]) or __version__,
         content_label="SEGMENTATION",
         content_creator_name=person(request.get("creator")),
         series_description=description[:LONG_STRING],
@@ -146,15 +153,13 @@ def _segmentation(headers: list, numbered: np.ndarray, structures, bundle: Model
     return dataset
 
 
-def _algorithm(bundle: ModelBundle | None):
+def _identification(algorithm: Algorithm):
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    if bundle is None:
-        return None
-    parameters = {"model": bundle.id, "sha256": bundle.sha256}
-    family, version = codes.DCM.ArtificialIntelligence, algorithm_version(bundle)
-    return hd.AlgorithmIdentificationSequence(bundle.title[:LONG_STRING], family, version, MAKER, parameters)
+    parameters = {"model": algorithm.id} | ({"sha256": algorithm.sha256} if algorithm.sha256 else {})
+    family, title = codes.DCM.ArtificialIntelligence, algorithm.title[:LONG_STRING]
+    return hd.AlgorithmIdentificationSequence(title, family, algorithm.version, MAKER, parameters)
 
 
 def _description(number: int, label: Label, kind: str, algorithm):

@@ -10,13 +10,12 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from MambaSegLib.bundle import ModelBundle
+from MambaSegLib.dicom_codes import LONG_STRING, Algorithm
 from MambaSegLib.errors import UserError
 
 from . import ReviewSources
 
 _PLUGIN = "DICOMSegmentationPlugin"
-_LONG_STRING = 64  # characters of a DICOM long string
 _OTHER = _("Choose the format 'DICOM segmentation', which takes the DICOM files from a folder as well.")
 
 
@@ -24,11 +23,11 @@ def isAvailable() -> bool:
     return _PLUGIN in getattr(slicer.modules, "dicomPlugins", {})
 
 
-def export(segmentationNode, path: Path, creator: str, model: ModelBundle | None, isCorrected: bool) -> None:
+def export(segmentationNode, path: Path, creator: str, algorithm: Algorithm | None, isCorrected: bool) -> None:
     """Write the segmentation to a new .dcm file and add it to Slicer's DICOM database.
 
     Args:
-        model: the one that drew it, None for a person.
+        algorithm: the model that drew it, None for a person.
         isCorrected: a person changed what the model had drawn.
 
     Raises:
@@ -36,8 +35,8 @@ def export(segmentationNode, path: Path, creator: str, model: ModelBundle | None
     """
     if ReviewSources.dicomDatabase() is None:
         raise UserError(_("Slicer's DICOM database is not open."), _OTHER)
-    if model:
-        _tellAlgorithm(segmentationNode, model, isCorrected)
+    if algorithm:
+        _tellAlgorithm(segmentationNode, algorithm, isCorrected)
     plugin = slicer.modules.dicomPlugins[_PLUGIN]()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     exportables = plugin.examineForExport(hierarchy.GetItemByDataNode(segmentationNode))
@@ -55,11 +54,11 @@ def export(segmentationNode, path: Path, creator: str, model: ModelBundle | None
         os.rename(written[0], path)
 
 
-def _tellAlgorithm(segmentationNode, model: ModelBundle, isCorrected: bool) -> None:
+def _tellAlgorithm(segmentationNode, algorithm: Algorithm, isCorrected: bool) -> None:
     """As tags of the segments, where the plugin and Slicer's own exports look for it."""
     kind = "SEMIAUTOMATIC" if isCorrected else "AUTOMATIC"
     segmentation = segmentationNode.GetSegmentation()
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
         segment.SetTag("DICOM.SegmentAlgorithmType", kind)
-        segment.SetTag("DICOM.SegmentAlgorithmName", f"{model.title} {model.version}"[:_LONG_STRING])
+        segment.SetTag("DICOM.SegmentAlgorithmName", f"{algorithm.title} {algorithm.version}"[:LONG_STRING])

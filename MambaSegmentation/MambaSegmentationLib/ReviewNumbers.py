@@ -63,10 +63,12 @@ class ReviewNumbers:
         run, files = self._run, self._services.files
         places = [str(index) for index in range(1, len(nodes) + 1)]
         paths: list[Path] = []
+        covered: list[str] = []
 
         def params() -> dict:
             for node, place in zip(nodes, places, strict=True):
-                paths.append(SegmentationFiles.writeLabels(node, volume, files.newFile(f"{place}.seg.nrrd")))
+                paths.append(files.newFile(f"{place}.seg.nrrd"))
+                covered.extend(SegmentationFiles.writeLabels(node, volume, paths[-1]))
             request = {"segmentations": list(map(str, paths)), "names": places, "overlay": overlay and str(overlay)}
             hasValues = not SceneIO.isPicture(volume) and SceneIO.volumeProblem(volume) is None
             return request | ({"image": str(files.volumeFile(volume))} if hasValues else {})
@@ -80,6 +82,8 @@ class ReviewNumbers:
                 if run == self._run:
                     self._show(result["rows"], names)
                     onDone(result)
+                    if covered:
+                        self._services.view.message("warning", SegmentationFiles.coveredWarning(covered), "")
             finally:
                 tidy()
 

@@ -7,12 +7,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MambaSegLib import audit, review
-from MambaSegLib.bundle import ModelBundle
+from MambaSegLib import audit
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import QuantitativeExport, ReviewSources, SegmentationFiles, SurfaceFiles
+from . import QuantitativeExport, ReviewDicom, SegmentationFiles, SurfaceFiles
 from .Page import Services
 from .ReviewCase import ReviewCase
 from .ReviewLogic import Review, reviewer
@@ -108,9 +107,12 @@ class ReviewOutput:
         if path.exists():
             raise UserError(_("'{path}' is there already.").format(path=path), _("Choose a new name."))
         if kind in (_SEG, _REPORTED):
-            self._exportDicom(case, path, self._report(case, path) if kind == _REPORTED else {})
+            self._exportDicom(
+                case, path, ReviewDicom.report(case, self._review.entry, path) if kind == _REPORTED else {}
+            )
         elif kind == _DCMQI:
-            QuantitativeExport.export(case.segmentation, path, reviewer(), self._model(case), case.isChanged)
+            algorithm = ReviewDicom.algorithm(case, self._services.models)
+            QuantitativeExport.export(case.segmentation, path, reviewer(), algorithm, case.isChanged)
             self._tell(path)
         elif kind == _CSV:
             self._exportNumbers(path)
@@ -137,21 +139,23 @@ class ReviewOutput:
     def _exportFile(self, case: ReviewCase, path: Path, ending: str) -> None:
         if ending == _NRRD:
             SegmentationFiles.writeSegmentation(case.segmentation, path)
+            covered = []
         else:
-            SegmentationFiles.writeLabels(case.segmentation, case.volume, path)
+            covered = SegmentationFiles.writeLabels(case.segmentation, case.volume, path)
         self._tell(path)
+        self._warn(covered)
 
     def _exportDicom(self, case: ReviewCase, path: Path, about: dict) -> None:
-        source = dicomSource(case) or self._askFolder()
+        source = ReviewDicom.source(case) or self._askFolder()
         if not source:
             return
         labels = self._services.files.newFile("labels.seg.nrrd")
+        covered: list[str] = []
 
         def params() -> dict:
-            SegmentationFiles.writeLabels(case.segmentation, case.volume, labels)
-            request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()} | about
-            model = self._model(case)
-            return request | ({"model": str(model.folder), "corrected": case.isChanged} if model else {})
+            covered.extend(SegmentationFiles.writeLabels(case.segmentation, case.volume, labels))
+            request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()}
+            return request | ReviewDicom.origin(case, self._services.models) | about
 
         def ended(*_reason) -> None:
             self._services.files.remove(labels)
@@ -159,30 +163,20 @@ class ReviewOutput:
         def finished(result: dict) -> None:
             ended()
             self._tell(path, result["report"])
+            self._warn(covered)
 
         callbacks = {"onFinished": finished, "onFailed": ended, "onCancelled": ended}
         needs = [case.volume, case.segmentation]
         self._services.jobs.run(_("Export DICOM"), "export_seg", params, needs=needs, **callbacks)
 
-    def _report(self, case: ReviewCase, path: Path) -> dict:
-        """What the job is told for a report beside the segmentation: where, and what was decided about just this."""
-        entry = self._review.entry
-        known = {"report": str(path.with_name(f"{path.stem} report.dcm")), "reviewer": reviewer()}
-        if entry.status not in (review.COMPLETED, review.FLAGGED) or case.changes():
-            return known
-        return known | {"reviewer": entry.reviewer, "decision": entry.status, "comment": entry.comment}
-
-    def _model(self, case: ReviewCase) -> ModelBundle | None:
-        """Which model drew it, if it still is on this computer."""
-        try:
-            return self._services.models.find(case.entry.model["id"]) if case.entry.model else None
-        except UserError:
-            return None
-
     def _tell(self, *paths) -> None:
         written = "\n".join(str(path) for path in paths if path)
         self._ui.reviewExportLabel.text = _("Written: {path}").format(path=written)
         self.update()
+
+    def _warn(self, covered: list[str]) -> None:
+        if covered:
+            self._services.view.message("warning", SegmentationFiles.coveredWarning(covered), "")
 
     def _ask(self, title: str, suggested: Path, kinds: str) -> Path | None:
         answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(suggested), kinds)
@@ -195,14 +189,3 @@ class ReviewOutput:
 
 def _records(count: int) -> str:
     return counted(count, _("record"), _("records"))
-
-
-def dicomSource(case: ReviewCase) -> str:
-    """A file of the image's DICOM series, or its folder; "" when it did not come from DICOM."""
-    uids = (case.volume.GetAttribute("DICOM.instanceUIDs") or "").split()
-    database = ReviewSources.dicomDatabase()
-    file = database.fileForInstance(uids[0]) if uids and database else ""
-    if file:
-        return file
-    first = Path(case.entry.images[0])
-    return str(first) if first.is_dir() or first.suffix.lower() == ".dcm" else ""

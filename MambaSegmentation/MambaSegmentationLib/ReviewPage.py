@@ -190,30 +190,15 @@ class ReviewPage(Page):
     def _update(self) -> None:
         ui, case = self.ui, self.review.case
         hasCase = bool(case and case.isThere)
-        ui.reviewHintLabel.text = self._hint()
+        ui.reviewHintLabel.text = _hint(self.review)
         ui.reviewHintLabel.visible = bool(ui.reviewHintLabel.text)
         for section in (ui.reviewCaseSection, ui.reviewCompareSection, ui.reviewNumbersSection, ui.reviewExportSection):
             section.visible = hasCase
         ui.reviewLogSection.visible = self.review.session is not None
         if hasCase:
-            ui.reviewCaseLabel.text = self._title()
+            ui.reviewCaseLabel.text = _title(self.review)
         self.numbers.update()
         self.output.update()
-
-    def _title(self) -> str:
-        """Of the open case, and what somebody else did with it."""
-        entry = self.review.case.entry
-        if not self.review.isOthers(entry):
-            return entry.title
-        words = _("{status} by {name}").format(status=ReviewWords.STATUS[entry.status], name=entry.reviewer)
-        return "\n".join(filter(None, [entry.title, words, entry.comment]))
-
-    def _hint(self) -> str:
-        if self.review.session is None:
-            return _("Choose where the cases are and press Start. Decisions are kept; you can stop at any time.")
-        if not self.review.entries():
-            return _("No case passes the filter.")
-        return "" if self.review.case else _("Click a case to open it.")
 
     def _showKeys(self) -> None:
         for name, button in self._buttons.items():
@@ -242,3 +227,20 @@ class ReviewPage(Page):
         if self.review.case:
             self._attempt(self.review.keep)
             self.review.forget()
+
+
+def _title(review_: Review) -> str:
+    """Of the open case, and what somebody else did with it."""
+    entry = review_.case.entry
+    if not review_.isOthers(entry):
+        return entry.title
+    words = _("{status} by {name}").format(status=ReviewWords.STATUS[entry.status], name=entry.reviewer)
+    return "\n".join(filter(None, [entry.title, words, entry.comment]))
+
+
+def _hint(review_: Review) -> str:
+    if review_.session is None:
+        return _("Choose where the cases are and press Start. Decisions are kept; you can stop at any time.")
+    if not review_.entries():
+        return _("No case passes the filter.")
+    return "" if review_.case else _("Click a case to open it.")

@@ -157,7 +157,7 @@ def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
     shape = grid.GetDimensions()[::-1]
     if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
         return np.zeros(shape, np.uint8)
-    if not _isSameLattice(image, grid):
+    if not isSameLattice(image, grid):
         raise UserError(
             _("The voxels of '{segmentation}' are not those of the volume '{volume}'.").format(
                 segmentation=segmentationNode.GetName(), volume=volumeNode.GetName()
@@ -169,7 +169,7 @@ def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
     return numpy_support.vtk_to_numpy(out.GetPointData().GetScalars()).reshape(shape)
 
 
-def _isSameLattice(image, grid) -> bool:
+def isSameLattice(image, grid) -> bool:
     """Whether the voxels of one lie exactly on those of the other, but for the extent."""
     return _offset(image, grid) is not None
 

@@ -37,10 +37,13 @@ def writeSegmentation(segmentationNode, path: Path) -> None:
     os.rename(unfinished, path)
 
 
-def writeLabels(segmentationNode, volumeNode, path: Path) -> Path:
+def writeLabels(segmentationNode, volumeNode, path: Path) -> list[str]:
     """The segments as numbers 1, 2, ... on the grid of the volume, with names and codes in a .seg.nrrd.
 
     Where segments overlap, the later one is written.
+
+    Returns:
+        The names of the segments that lack voxels in the file, as later ones cover them.
     """
     segmentation = segmentationNode.GetSegmentation()
     ids = list(segmentation.GetSegmentIDs())
@@ -62,7 +65,28 @@ def writeLabels(segmentationNode, volumeNode, path: Path) -> Path:
     array = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(merged.GetDimensions()[::-1])
     rows = [_row(value, segmentation.GetSegment(i)) for value, i in enumerate(ids, start=1)]
     labels = _onGridOf(volumeNode, array.astype(np.uint16))
-    return label_file.write_labels(path, labels, label_table.from_json(rows))
+    label_file.write_labels(path, labels, label_table.from_json(rows))
+    return _covered(segmentationNode, grid, np.bincount(array.ravel(), minlength=len(ids) + 1)[1:], ids)
+
+
+def _covered(segmentationNode, grid, written: np.ndarray, ids: list[str]) -> list[str]:
+    """Names of the segments with more voxels of their own than were written."""
+    layers = SegmentVoxels.layers(segmentationNode)
+    if len(layers) < 2:  # segments of one layer cannot overlap
+        return []
+    own = dict.fromkeys(ids, 0)
+    for image, valueIn in layers:
+        if not SegmentVoxels.isSameLattice(image, grid):  # regridded: the numbers say nothing
+            return []
+        own |= {i: np.count_nonzero(SegmentVoxels.arrayOf(image) == value) for i, value in valueIn.items()}
+    return [SegmentVoxels.nameOf(segmentationNode, i) for i, n in zip(ids, written, strict=True) if own[i] > n]
+
+
+def coveredWarning(names: list[str]) -> str:
+    """What a user is told about segments that lack voxels in a file or a table."""
+    return _("Overlapping voxels count for the later segment only, so there are too few in: {names}.").format(
+        names=", ".join(dict.fromkeys(names))
+    )
 
 
 def _row(value: int, segment) -> dict:

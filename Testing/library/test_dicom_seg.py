@@ -122,6 +122,15 @@ def test_it_says_what_where_and_by_whom(tmp_path, tiny_bundle_data):
     assert named <= {str(pydicom.dcmread(p).SOPInstanceUID) for p in (tmp_path / "series").iterdir()}
 
 
+def test_a_model_that_is_not_here_is_named_all_the_same(tmp_path):
+    labels = labelled(read_volume(make_series(tmp_path / "series")))
+    _, stored = export(tmp_path, labels, drawn_by={"id": "old-model", "sha256": "ab" * 32})
+    segment = stored.SegmentSequence[0]
+    assert (segment.SegmentAlgorithmType, segment.SegmentAlgorithmName) == ("AUTOMATIC", "old-model")
+    assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "abababababab"
+    assert stored.DeviceSerialNumber == "ab" * 32
+
+
 def test_a_part_of_the_series_is_filled_up_with_background(tmp_path):
     labels = labelled(read_volume(make_series(tmp_path / "series")))
     part = labels.cropped((slice(1, 6), slice(2, 22), slice(1, 19)))

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from review_cases import erase, listed, log_of, start_review, statuses
+from review_cases import ball, erase, listed, log_of, start_review, statuses
 from test_review_compare import compare, second_segmentation
 
 
@@ -135,6 +136,25 @@ def test_what_was_written_is_told_only_of_the_open_case(user, review_page, revie
     assert user.ui.reviewExportLabel.visible
     user.click(user.ui.reviewNextButton)
     assert not user.ui.reviewExportLabel.visible
+
+
+def test_overlapping_segments_are_told_wherever_they_are_numbers(user, review_page, review_folder, tmp_path):
+    import slicer
+
+    start_review(user, review_folder)
+    case = review_page.review.case
+    tumour = ball((10, 12, 8), 3)
+    segmentId = case.segmentation.GetSegmentation().AddEmptySegment("", "tumour")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(tumour.astype(np.uint8), case.segmentation, segmentId, case.volume)
+    user.ui.reviewNumbersSection.collapsed = user.ui.reviewExportSection.collapsed = False
+    user.click(user.ui.reviewQuantifyButton)
+    user.until_idle()
+    assert "too few in: liver." in user.message
+    user.panel.runView.hideMessage()
+    user.ui.reviewFormatSelector.setCurrentIndex(user.ui.reviewFormatSelector.findData(".nii.gz"))
+    slicer.app.dialogs.answer_next(str(tmp_path / "out.nii.gz"))
+    user.click(user.ui.reviewExportButton)
+    assert "too few in: liver." in user.message
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """DICOM segmentations by the extension QuantitativeReporting, where it is installed."""
 
+from dataclasses import replace
+
 import pytest
 from review_cases import start_review
 
@@ -77,10 +79,19 @@ def test_file_and_database_get_the_segmentation_with_its_algorithm(user, case, i
     written = pydicom.dcmread(target / "b.dcm")
     assert [item.SegmentLabel for item in written.SegmentSequence] == ["liver", "kidney"]
     assert {item.SegmentAlgorithmType for item in written.SegmentSequence} == {"AUTOMATIC"}
-    assert written.SegmentSequence[0].SegmentAlgorithmName == "Quick hippocampus 1.0.0"
+    # The model of that name on this computer has other weights, so it is not the one that drew this.
+    assert written.SegmentSequence[0].SegmentAlgorithmName == "quick abababababab"
     assert written.ContentCreatorName == "Ada^Dr."
     assert [header.SOPInstanceUID for header in installed.inserted] == [written.SOPInstanceUID]
     assert str(target / "b.dcm") in user.ui.reviewExportLabel.text
+
+
+def test_the_same_weights_are_named_in_full(user, case, tmp_path):
+    sha256 = user.panel.services.models.find("quick").sha256
+    case.entry = replace(case.entry, model={"id": "quick", "sha256": sha256})
+    export(user, tmp_path / "b.dcm")
+    name = pydicom.dcmread(tmp_path / "b.dcm").SegmentSequence[0].SegmentAlgorithmName
+    assert name == f"Quick hippocampus 1.0.0 ({sha256[:12]})"
 
 
 def test_what_a_person_changed_is_semiautomatic(user, case, tmp_path):
