@@ -115,16 +115,22 @@ def describe(source: str | os.PathLike) -> Description:
     """
     source = Path(source).expanduser()
     if source.is_dir():
-        bundle = _checked_folder(source, verify=False)
-        return Description(bundle.data, decision_of(source))
+        bundle, decision = _checked_folder(_inner(source), verify=False)
+        return Description(bundle.data, decision)
     with _opened(source) as archive:
         return _described(archive, source)
 
 
 def is_model(source: str | os.PathLike) -> bool:
-    """Whether this is meant to be a model of this program: a .zip file, or a folder with ``bundle.json``."""
+    """Whether this is meant to be a model of this program: a .zip file, or a folder with or around ``bundle.json``."""
     source = Path(source).expanduser()
-    return source.suffix.lower() == ENDING or (source / BUNDLE_FILE).is_file()
+    return source.suffix.lower() == ENDING or (_inner(source) / BUNDLE_FILE).is_file()
+
+
+def _inner(folder: Path) -> Path:
+    """Some programs put what they unpack into one more folder: the only one in it that is a model; else itself."""
+    inner = [path.parent for path in folder.glob(f"*/{BUNDLE_FILE}")] if folder.is_dir() else []
+    return inner[0] if len(inner) == 1 and not (folder / BUNDLE_FILE).is_file() else folder
 
 
 def take_out(source: str | os.PathLike, folder: Path, report: Report) -> tuple[ModelBundle, dict | None]:
@@ -140,7 +146,7 @@ def take_out(source: str | os.PathLike, folder: Path, report: Report) -> tuple[M
     """
     source = Path(source).expanduser()
     if source.is_dir():
-        return _checked_folder(source, verify=True), decision_of(source)
+        return _checked_folder(_inner(source), verify=True)
     with _opened(source) as archive:
         data, decision = _described(archive, source)
         members, stated = _members(archive, source), data["weights"]
@@ -156,7 +162,7 @@ def take_out(source: str | os.PathLike, folder: Path, report: Report) -> tuple[M
             picture = archive.read(members[THUMBNAIL_FILE])
             _check_picture(picture, source)
             (folder / THUMBNAIL_FILE).write_bytes(picture)
-    return _checked_folder(folder, verify=True), decision
+    return _checked_folder(folder, verify=True)[0], decision
 
 
 @contextmanager
@@ -179,13 +185,18 @@ def _described(archive: zipfile.ZipFile, source: Path) -> Description:
     decision = None
     if DECISION_FILE in members:
         decision = _read_json(archive, members[DECISION_FILE], f"{source.name}: {DECISION_FILE}")
+    _check_card(data, decision, source)
+    return Description(data, decision)
+
+
+def _check_card(data: dict, decision: dict | None, source: Path) -> None:
+    """What nothing else has checked shall at least be readable: it will stand on the model's card."""
     try:
         if not isinstance((decision or {"accepted": False})["accepted"], bool):
             raise TypeError("'accepted' must be true or false")
         card_markdown(data, decision)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _refused(source, f"what it says of the model cannot be understood ({error!r})") from error
-    return Description(data, decision)
 
 
 def _read_json(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str):
@@ -235,8 +246,8 @@ def _problem(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _checked_folder(folder: Path, verify: bool) -> ModelBundle:
-    """The bundle in a folder, without links; with what the gate said, and a thumbnail that may be shown."""
+def _checked_folder(folder: Path, verify: bool) -> tuple[ModelBundle, dict | None]:
+    """The bundle in a folder without links, with a thumbnail that may be shown; and what the gate said."""
     names = (BUNDLE_FILE, DECISION_FILE, THUMBNAIL_FILE)
     link = next((name for name in names if (folder / name).is_symlink()), "")
     bundle = None if link else open_bundle(folder, verify=False)
@@ -249,7 +260,9 @@ def _checked_folder(folder: Path, verify: bool) -> ModelBundle:
     if picture.is_file():
         with open(picture, "rb") as file:
             _check_picture(file.read(_LARGEST_PICTURE + 1), folder)
-    return bundle
+    decision = decision_of(folder)
+    _check_card(bundle.data, decision, folder)
+    return bundle, decision
 
 
 def _check_picture(content: bytes, source: Path) -> None:

@@ -253,6 +253,19 @@ def test_a_folder_with_links_is_refused(tiny_bundle, tmp_path, home, name):
         add(tiny_bundle)
 
 
+def test_a_folder_that_was_unpacked_into_another(tiny_bundle, tmp_path, home):
+    write_zip(tiny_bundle, tmp_path / "tiny.zip")
+    with zipfile.ZipFile(tmp_path / "tiny.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert describe(tmp_path / "unpacked").data["id"] == "tiny" and add(tmp_path / "unpacked")["in_use"]
+
+
+def test_a_folder_whose_decision_is_none(tiny_bundle, tmp_path, home):
+    (tiny_bundle / "decision.json").write_text('{"accepted": true, "rows": [1]}')
+    with pytest.raises(UserError, match="cannot be understood"):
+        add(tiny_bundle)
+
+
 def test_nothing_is_overwritten_and_a_cancelled_one_leaves_nothing(tiny_bundle, tmp_path, home):
     (tmp_path / "mine.zip").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
