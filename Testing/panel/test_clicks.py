@@ -304,3 +304,67 @@ def test_clicks_with_the_real_worker(user, result, page, place, crop):  # noqa: 
     after = node_labels(result, crop)
     assert after[BESIDE[::-1]] == (0 if kind == 1 else 1)
     assert touched.any() and np.array_equal(after[touched], drawn[touched])
+
+
+def test_lasso_islands_and_threshold_are_edits(user, shaped, page, crop, answer):  # noqa: F811
+    """Whatever the Segment Editor's effects changed is what the job gets as decided, no voxel more or less."""
+    import slicer
+
+    from slicerhost import effects
+
+    model, voxels = node_labels(shaped, crop), slicer.util.arrayFromVolume(crop)
+    requests, editor = answer(lambda labels: labels), page.editor.widget
+    first, second = shaped.GetSegmentation().GetSegmentIDs()
+    lasso = [(5.5, 18.5), (30.5, 18.5), (30.5, 27.5), (18.5, 36.5), (5.5, 27.5)]  # over both cubes and beyond
+
+    def check() -> np.ndarray:
+        now = node_labels(shaped, crop)
+        user.click(user.ui.correctButton)
+        assert np.array_equal(requests[-1]["touched"], now != model) and np.array_equal(requests[-1]["edited"], now)
+        return now
+
+    effects.scissors(editor, first, lasso, erase=True)
+    erased = check()
+    assert (erased[model == 2] == 2).all() and 500 < np.sum((model == 1) & (erased == 0)) < np.sum(model == 1)
+    effects.scissors(editor, second, lasso, erase=False)
+    filled = check()
+    assert (filled == 2).sum() > (model == 2).sum() + 10_000, "through all slices"
+    editor.undo()
+    editor.undo()
+    edit(page, (40, 50, 45), 2, segment=0)
+    effects.keep_largest_island(editor, first)
+    assert np.array_equal(node_labels(shaped, crop), model), "what was drawn and taken away again is no edit"
+    user.click(user.ui.correctButton)
+    assert "no edits to learn from yet" in user.message
+    node, middle = page.editor.node, float(np.median(voxels[model == 1]))
+    node.SetMaskMode(shaped.EditAllowedInsideSingleSegment)
+    node.SetMaskSegmentID(first)
+    effects.threshold(editor, first, middle, float(voxels.max()))
+    assert np.array_equal(check() == 1, (model == 1) & (voxels >= middle))
+    node.SetMaskMode(shaped.EditAllowedEverywhere)
+
+
+def test_decisions_are_saved_with_the_scene(user, shaped, page, place, quiet, crop, answer, tmp_path):  # noqa: F811
+    """And they go with their segmentation."""
+    import slicer
+    from MambaSegmentationLib import SegmentVoxels
+
+    requests = answer(lambda labels: np.where(labels == 2, 1, labels))
+    place(user.ui.belongsNotButton, INSIDE)
+    user.click(user.ui.correctButton)
+    user.click(user.ui.acceptCorrectionButton)
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(path)
+    user.open("CorrectPage")
+    segmentation = page.state.resultSegmentation
+    image, (first, _second) = SegmentVoxels.volumeOf(segmentation), SegmentVoxels.segmentIds(segmentation)
+    drawn = dict(SegmentVoxels.masks(segmentation, image))[first].astype(bool)
+    drawn[45:48, 5:8, 5:8] = True
+    SegmentVoxels.setMask(segmentation, first, image, drawn)
+    user.click(user.ui.correctButton)
+    assert np.array_equal(np.argwhere(requests[-1]["touched"] == 2), [INSIDE[::-1]])
+    assert (requests[-1]["touched"] == 1).sum() == 27, "the stroke, not what the correction changed"
+    slicer.mrmlScene.RemoveNode(segmentation)
+    assert not slicer.util.getNodesByClass("vtkMRMLTextNode")
