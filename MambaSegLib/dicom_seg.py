@@ -29,8 +29,10 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     Args:
         request: "labels" (label map file), "source" (folder of the DICOM series, or one of its files), "output" (a .dcm
             file that does not exist yet); optional "model" (id or folder of the one that drew it) or "drawn_by" ({"id",
-            "sha256"} of one that is not here), "corrected" (True: a person changed the result), "structures" ([{value, name, color, terminology}]; else those of the file, else
-            the model's), "description" (of the new series), "creator" (who made it).
+            "sha256"} of one that is not here), "corrected" (True: a person changed the result), "structures" ([{value,
+            name, color, terminology}]; else those of the file, else the model's), "description" (of the new series),
+            "creator" (who made it); "report" (a .dcm file for the report, see `dicom_report`) with "reviewer" (a name),
+            "decision" (one of `dicom_report.DECISIONS`) and "comment".
         report, warm: as for every job; nothing is kept warm.
 
     Returns:

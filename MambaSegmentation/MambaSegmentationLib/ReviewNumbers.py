@@ -67,9 +67,10 @@ class ReviewNumbers:
 
         def params() -> dict:
             for node, place in zip(nodes, places, strict=True):
-                paths.append(files.newFile(f"{place}.seg.nrrd"))
-                covered.extend(SegmentationFiles.writeLabels(node, volume, paths[-1]))
+                paths.append(files.newFile(f"{place}.nrrd"))
+                covered.extend(SegmentationFiles.writeForWorker(node, volume, paths[-1]))
             request = {"segmentations": list(map(str, paths)), "names": places, "overlay": overlay and str(overlay)}
+            request["structures"] = [SegmentationFiles.structures(node) for node in nodes]
             hasValues = not SceneIO.isPicture(volume) and SceneIO.volumeProblem(volume) is None
             return request | ({"image": str(files.volumeFile(volume))} if hasValues else {})
 

@@ -149,12 +149,13 @@ class ReviewOutput:
         source = ReviewDicom.source(case) or self._askFolder()
         if not source:
             return
-        labels = self._services.files.newFile("labels.seg.nrrd")
+        labels = self._services.files.newFile("labels.nrrd")
         covered: list[str] = []
 
         def params() -> dict:
-            covered.extend(SegmentationFiles.writeLabels(case.segmentation, case.volume, labels))
+            covered.extend(SegmentationFiles.writeForWorker(case.segmentation, case.volume, labels))
             request = {"labels": str(labels), "source": source, "output": str(path), "creator": reviewer()}
+            request["structures"] = SegmentationFiles.structures(case.segmentation)
             return request | ReviewDicom.origin(case, self._services.models) | about
 
         def ended(*_reason) -> None:

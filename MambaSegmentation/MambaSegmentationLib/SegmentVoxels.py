@@ -157,7 +157,7 @@ def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
     shape = grid.GetDimensions()[::-1]
     if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
         return np.zeros(shape, np.uint8)
-    if not isSameLattice(image, grid):
+    if not _isSameLattice(image, grid):
         raise UserError(
             _("The voxels of '{segmentation}' are not those of the volume '{volume}'.").format(
                 segmentation=segmentationNode.GetName(), volume=volumeNode.GetName()
@@ -169,7 +169,7 @@ def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
     return numpy_support.vtk_to_numpy(out.GetPointData().GetScalars()).reshape(shape)
 
 
-def isSameLattice(image, grid) -> bool:
+def _isSameLattice(image, grid) -> bool:
     """Whether the voxels of one lie exactly on those of the other, but for the extent."""
     return _offset(image, grid) is not None
 
@@ -211,9 +211,12 @@ def _toWorld(image) -> np.ndarray:
 
 
 def writeLabels(array: np.ndarray, volumeNode, path: Path) -> Path:
-    """A label map on the volume's grid as a .nrrd file in LPS. Raises UserError when the disk refuses."""
+    """A label map (uint16, else bytes) on the volume's grid as a .nrrd file in LPS.
+
+    Raises UserError when the disk refuses.
+    """
     spacing, origin, direction = SceneIO.lpsGeometry(volumeNode)
-    image = sitk.GetImageFromArray(array.astype(np.uint8))
+    image = sitk.GetImageFromArray(array if array.dtype == np.uint16 else array.astype(np.uint8))
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin(origin.tolist())

@@ -45,10 +45,68 @@ def writeLabels(segmentationNode, volumeNode, path: Path) -> list[str]:
     Returns:
         The names of the segments that lack voxels in the file, as later ones cover them.
     """
+    array, covered = numbers(segmentationNode, volumeNode)
+    labels = _onGridOf(volumeNode, array)
+    label_file.write_labels(path, labels, label_table.from_json(structures(segmentationNode)))
+    return covered
+
+
+def writeForWorker(segmentationNode, volumeNode, path: Path) -> list[str]:
+    """The same numbers as a .nrrd file, in a fraction of the time; the worker is told of `structures` apart from it."""
+    array, covered = numbers(segmentationNode, volumeNode)
+    SegmentVoxels.writeLabels(array, volumeNode, path)
+    return covered
+
+
+def structures(segmentationNode) -> list[dict]:
+    """[{value, name, color, terminology}]: what the numbers mean."""
     segmentation = segmentationNode.GetSegmentation()
-    ids = list(segmentation.GetSegmentIDs())
-    merged, grid = slicer.vtkOrientedImageData(), SegmentVoxels.gridOf(segmentationNode, volumeNode)
-    names, values = vtk.vtkStringArray(), vtk.vtkIntArray()
+    ids = segmentation.GetSegmentIDs()
+    return [_row(value, segmentation.GetSegment(i)) for value, i in enumerate(ids, start=1)]
+
+
+def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
+    """The numbers of the segments, (K, J, I), and the names of those of which later ones cover voxels."""
+    ids = list(segmentationNode.GetSegmentation().GetSegmentIDs())
+    grid = SegmentVoxels.gridOf(segmentationNode, volumeNode)
+    layers = SegmentVoxels.layers(segmentationNode)
+    places = [_placeOf(image, grid) for image, _values in layers]
+    if None in places:  # regridded, or beyond the image
+        return _merged(segmentationNode, grid, ids), []
+    result = np.zeros(grid.GetDimensions()[::-1], np.uint8 if len(ids) < 256 else np.uint16)
+    arrays = [SegmentVoxels.arrayOf(image) for image, _values in layers]
+    if len(layers) == 1:
+        result[places[0]] = _table(layers[0][1], ids, arrays[0], result.dtype)[arrays[0]]
+        return result, []  # segments of one layer cannot overlap
+    where = {i: (layer, value) for layer, (_image, values) in enumerate(layers) for i, value in values.items()}
+    own = []
+    for number, segmentId in enumerate(ids, start=1):
+        layer, value = where[segmentId]
+        mask = arrays[layer] == value
+        result[places[layer]][mask] = number
+        own.append(np.count_nonzero(mask))
+    written = np.bincount(result.ravel(), minlength=len(ids) + 1)[1:]
+    short = [i for i, before, after in zip(ids, own, written, strict=True) if before > after]
+    return result, [SegmentVoxels.nameOf(segmentationNode, i) for i in short]
+
+
+def _placeOf(image, grid) -> tuple | None:
+    if SegmentVoxels.arrayOf(image).size == 0:
+        return (slice(0, 0),) * 3
+    return SegmentVoxels.placeIn(image, grid)
+
+
+def _table(values: dict[str, int], ids: list[str], array: np.ndarray, dtype) -> np.ndarray:
+    """Value in the layer -> number of the segment."""
+    table = np.zeros(max([0, *values.values(), int(array.max(initial=0))]) + 1, dtype)
+    for number, segmentId in enumerate(ids, start=1):
+        table[values[segmentId]] = number
+    return table
+
+
+def _merged(segmentationNode, grid, ids: list[str]) -> np.ndarray:
+    """Resampled to the grid by Slicer."""
+    merged, names, values = slicer.vtkOrientedImageData(), vtk.vtkStringArray(), vtk.vtkIntArray()
     for value, segmentId in enumerate(ids, start=1):
         names.InsertNextValue(segmentId)
         values.InsertNextValue(value)
@@ -63,23 +121,7 @@ def writeLabels(segmentationNode, volumeNode, path: Path) -> list[str]:
             _("Check that the segmentation has a binary labelmap."),
         )
     array = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(merged.GetDimensions()[::-1])
-    rows = [_row(value, segmentation.GetSegment(i)) for value, i in enumerate(ids, start=1)]
-    labels = _onGridOf(volumeNode, array.astype(np.uint16))
-    label_file.write_labels(path, labels, label_table.from_json(rows))
-    return _covered(segmentationNode, grid, np.bincount(array.ravel(), minlength=len(ids) + 1)[1:], ids)
-
-
-def _covered(segmentationNode, grid, written: np.ndarray, ids: list[str]) -> list[str]:
-    """Names of the segments with more voxels of their own than were written."""
-    layers = SegmentVoxels.layers(segmentationNode)
-    if len(layers) < 2:  # segments of one layer cannot overlap
-        return []
-    own = dict.fromkeys(ids, 0)
-    for image, valueIn in layers:
-        if not SegmentVoxels.isSameLattice(image, grid):  # regridded: the numbers say nothing
-            return []
-        own |= {i: np.count_nonzero(SegmentVoxels.arrayOf(image) == value) for i, value in valueIn.items()}
-    return [SegmentVoxels.nameOf(segmentationNode, i) for i, n in zip(ids, written, strict=True) if own[i] > n]
+    return array.astype(np.uint16)
 
 
 def coveredWarning(names: list[str]) -> str:
