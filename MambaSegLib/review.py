@@ -127,8 +127,8 @@ class Session:
             raise UserError(f"A status of {', '.join(STATUSES)} was expected, but {status!r} came.", "Use one of them.")
         said = entry.comment if comment is None else comment
         audit.append(self.log, "review", reviewer, entry.title, entry.model, voxels, seconds, status, said)
-        spent = entry.seconds + seconds
-        return self._replace(entry_id, status=status, reviewer=reviewer, comment=said, seconds=spent)
+        spent, edited = entry.seconds + seconds, entry.edited or bool(voxels)
+        return self._replace(entry_id, status=status, reviewer=reviewer, comment=said, seconds=spent, edited=edited)
 
     def shown_order(self, entry_id: str, count: int) -> list[int]:
         """The order in which `count` candidates (model A, model B, ...) are shown; not blinded, their own."""

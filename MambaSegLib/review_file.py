@@ -22,7 +22,7 @@ from .worklist import Entry
 
 SCHEMA_VERSION = 2
 _OLDEST = 1  # had no journal, and absolute names
-_PROGRESS = ("status", "comment", "reviewer", "started", "changed", "seconds", "preference")
+_PROGRESS = ("status", "comment", "reviewer", "started", "changed", "seconds", "edited", "preference")
 _HERE = "./"  # begins a name relative to the review's folder
 
 

@@ -35,6 +35,7 @@ class Entry:
         comment, reviewer: of the last decision.
         started, changed: UTC times of the first look and the last change.
         seconds: spent on it, all sittings together.
+        edited: whether a person changed voxels of it.
         preference: of a blinded comparison, see `review.Session.choose`.
         key: its id in a review that may have been moved since; "" before it is in one.
     """
@@ -51,6 +52,7 @@ class Entry:
     started: str = ""
     changed: str = ""
     seconds: float = 0.0
+    edited: bool = False
     preference: dict | None = None
     key: str = ""
 

@@ -89,8 +89,8 @@ class ReviewCase:
 
     @property
     def isChanged(self) -> bool:
-        """Whether a person changed what the model drew, now or in an earlier version."""
-        return bool(self._versions() or self.changes())
+        """Whether a person changed what the model drew, now or earlier; a status alone is no change."""
+        return self.entry.edited or bool(self.changes())
 
     def settle(self) -> None:
         """What was changed until now is no change of the reviewer's."""

@@ -147,7 +147,7 @@ class Review:
         status = review.FLAGGED if review.FLAGGED in statuses else status
         voxels, seconds = case.changes(), self.seconds()
         case.keep()
-        self.session.decide(case.entry.id, status, reviewer(), comment, seconds, voxels)
+        case.entry = self.session.decide(case.entry.id, status, reviewer(), comment, seconds, voxels)
         if voxels:
             case.settle()
         self._opened = time.monotonic()
@@ -173,7 +173,8 @@ class Review:
         voxels = case.changes() if case.isThere else {}
         case.keep()
         if voxels:
-            self.session.decide(case.entry.id, worklist.IN_PROGRESS, reviewer(), None, self.seconds(), voxels)
+            open_ = worklist.IN_PROGRESS
+            case.entry = self.session.decide(case.entry.id, open_, reviewer(), None, self.seconds(), voxels)
             self._opened = time.monotonic()
             case.settle()
 

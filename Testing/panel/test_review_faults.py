@@ -33,6 +33,19 @@ def test_an_accepted_case_that_is_edited_later_is_open_again(user, review_page, 
     assert log_of(review_page)[1]["voxels"] == {"kidney": {"added": 0, "removed": 4}}
 
 
+def test_only_changed_voxels_make_it_a_persons_work(user, review_page, review_folder):
+    start_review(user, review_folder)
+    user.click(user.ui.reviewAcceptButton)
+    user.click(user.ui.reviewPreviousButton)
+    assert list((review_folder / "reviewed").glob("b *")), "the status is kept"
+    assert not review_page.review.case.isChanged
+    erase(review_page, "kidney", 4)
+    assert review_page.review.case.isChanged
+    user.click(user.ui.reviewFlagButton)
+    user.click(user.ui.reviewPreviousButton)
+    assert review_page.review.case.isChanged and review_page.review.case.changes() == {}
+
+
 def test_edits_of_a_scene_case_are_logged_once(user, review_page, review_folder):
     import slicer
 
