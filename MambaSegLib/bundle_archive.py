@@ -23,7 +23,7 @@ from typing import NamedTuple
 from .bundle import BUNDLE_FILE, CARD_FILE, MAX_JSON_BYTES, ModelBundle, open_bundle
 from .bundle_schema import check_bundle_data
 from .card import card_markdown
-from .catalogue import DECISION_FILE, THUMBNAIL_FILE, decision_of, version_name
+from .catalogue import DECISION_FILE, THUMBNAIL_FILE, THUMBNAIL_FILES, decision_of, version_name
 from .errors import UserError
 from .job import Report
 from .safe_file import cannot_write
@@ -61,15 +61,15 @@ def write_archive(bundle: ModelBundle, output: Path, report: Report) -> None:
     decision = decision_of(bundle.folder)
     texts = {BUNDLE_FILE: _json(bundle.data), CARD_FILE: card_markdown(bundle.data, decision)}
     texts |= {DECISION_FILE: _json(decision)} if decision else {}
-    picture = bundle.folder / THUMBNAIL_FILE
+    pictures = [bundle.folder / name for name in THUMBNAIL_FILES if (bundle.folder / name).is_file()]
     unfinished = output.with_name(f".{uuid.uuid4().hex[:8]}-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(unfinished, "w") as archive:
             for name, text in texts.items():
                 archive.writestr(_member(bundle, name), text.encode("utf-8"), zipfile.ZIP_DEFLATED)
-            if picture.is_file():
-                archive.writestr(_member(bundle, THUMBNAIL_FILE), picture.read_bytes())
+            for file in pictures:
+                archive.writestr(_member(bundle, file.name), file.read_bytes())
             _write_weights(archive, bundle, report)
         os.replace(unfinished, output)
     except OSError as error:
@@ -158,10 +158,8 @@ def take_out(source: str | os.PathLike, folder: Path, report: Report) -> tuple[M
         (folder / BUNDLE_FILE).write_bytes(archive.read(members[BUNDLE_FILE]))
         with archive.open(weights) as packed, open(folder / stated["file"], "wb") as target:
             _copy(packed, target, stated["bytes"], report, "Reading the weights")
-        if THUMBNAIL_FILE in members:
-            picture = archive.read(members[THUMBNAIL_FILE])
-            _check_picture(picture, source)
-            (folder / THUMBNAIL_FILE).write_bytes(picture)
+        for name in (name for name in THUMBNAIL_FILES if name in members):
+            (folder / name).write_bytes(archive.read(members[name]))
     return _checked_folder(folder, verify=True)[0], decision
 
 
@@ -237,7 +235,7 @@ def _problem(member: zipfile.ZipInfo) -> str:
         return f"{name!r} is encrypted"
     if parts[-1] in (BUNDLE_FILE, DECISION_FILE):
         limit = MAX_JSON_BYTES
-    elif parts[-1] == THUMBNAIL_FILE:
+    elif parts[-1] in THUMBNAIL_FILES:
         limit = _LARGEST_PICTURE
     if member.file_size > limit:
         return f"{name!r} would have {member.file_size >> 20} MB, at most {limit >> 20} MB are read"
@@ -248,7 +246,7 @@ def _problem(member: zipfile.ZipInfo) -> str:
 
 def _checked_folder(folder: Path, verify: bool) -> tuple[ModelBundle, dict | None]:
     """The bundle in a folder without links, with a thumbnail that may be shown; and what the gate said."""
-    names = (BUNDLE_FILE, DECISION_FILE, THUMBNAIL_FILE)
+    names = (BUNDLE_FILE, DECISION_FILE, *THUMBNAIL_FILES)
     link = next((name for name in names if (folder / name).is_symlink()), "")
     bundle = None if link else open_bundle(folder, verify=False)
     if link or bundle.weights_path.is_symlink():

@@ -20,6 +20,7 @@ APPLICATION = "SlicerMambaSegmentation"
 ACTIVE_FILE = "active.json"
 DECISION_FILE = "decision.json"
 THUMBNAIL_FILE = "thumbnail.png"
+THUMBNAIL_FILES = (THUMBNAIL_FILE, "thumbnail.txt")  # and whose picture it is, which goes wherever it goes
 
 
 @dataclass(frozen=True)

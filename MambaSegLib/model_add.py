@@ -13,7 +13,7 @@ from typing import NamedTuple
 from . import catalogue, model_store
 from .bundle import ModelBundle, open_bundle, write_bundle
 from .bundle_archive import take_out
-from .catalogue import THUMBNAIL_FILE, Entry, version_name
+from .catalogue import THUMBNAIL_FILES, Entry, version_name
 from .errors import UserError
 from .job import Report
 from .model_versions import models_folder
@@ -148,8 +148,9 @@ def _without_history(data: dict) -> dict:
 def _renamed(bundle: ModelBundle, names: dict, folder: Path) -> ModelBundle:
     renamed = write_bundle(folder / names["id"], bundle.data | names, bundle.weights_path)
     picture = catalogue.thumbnail_of(bundle)
-    if picture:
-        (renamed.folder / THUMBNAIL_FILE).write_bytes(picture.read_bytes())
+    for file in (picture.with_name(name) for name in THUMBNAIL_FILES if picture):
+        if file.is_file():
+            shutil.copyfile(file, renamed.folder / file.name)
     return renamed
 
 

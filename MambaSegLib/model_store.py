@@ -22,7 +22,7 @@ from . import catalogue
 from .bundle import BUNDLE_FILE, CARD_FILE, ModelBundle, open_bundle
 from .card import card_markdown
 from .card_page import card_html
-from .catalogue import ACTIVE_FILE, DECISION_FILE, THUMBNAIL_FILE, version_name
+from .catalogue import ACTIVE_FILE, DECISION_FILE, THUMBNAIL_FILES, version_name
 from .errors import UserError
 from .folder_lock import locked
 from .job import to_json_value
@@ -191,8 +191,8 @@ def _copy_in(candidate: ModelBundle, target: Path, decision: dict | None) -> Non
     try:
         shutil.copyfile(candidate.folder / BUNDLE_FILE, temporary / BUNDLE_FILE)
         shutil.copyfile(candidate.weights_path, temporary / candidate.weights_path.name)
-        if (candidate.folder / THUMBNAIL_FILE).is_file():
-            shutil.copyfile(candidate.folder / THUMBNAIL_FILE, temporary / THUMBNAIL_FILE)
+        for name in (name for name in THUMBNAIL_FILES if (candidate.folder / name).is_file()):
+            shutil.copyfile(candidate.folder / name, temporary / name)
         if decision is not None:
             decision = to_json_value({"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **decision})
             text = json.dumps(decision, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -151,6 +151,9 @@ def test_the_shipped_models_have_public_names_only(tmp_path, home):
     own = add(tmp_path / "hippocampus.zip", name="My hippocampus")
     assert catalogue.find("my-hippocampus").sha256 == catalogue.find("hippocampus").sha256
     assert catalogue.thumbnail_of(open_bundle(own["bundle"])).parent == home / own["id"]
+    shipped = catalogue.shipped_folder() / "hippocampus"
+    for name in ("thumbnail.png", "thumbnail.txt"):  # the picture never goes without saying whose it is
+        assert (home / own["id"] / name).read_bytes() == (shipped / name).read_bytes()
 
 
 def link(info, content):
