@@ -141,8 +141,12 @@ def test_drag_delete_and_remove(user, shaped, page, place, quiet, crop, host_app
 
     from slicerhost.views import SliceMouse
 
+    first, second = shaped.GetSegmentation().GetSegmentIDs()
+    page.editor.widget.setCurrentSegmentID(second)
     place(user.ui.belongsButton, BESIDE)
+    page.editor.widget.setCurrentSegmentID(first)
     place(user.ui.belongsButton, (30, 8, 20))
+    assert user.ui.clickLabel.text == "Posterior hippocampus: 1 belongs; Anterior hippocampus: 1 belongs"
     user.click(user.ui.belongsButton)
     mouse = SliceMouse(crop, "Red", world(crop, BESIDE))
     mouse.drag(world(crop, BESIDE), world(crop, (17, 15, 20)))
@@ -152,7 +156,7 @@ def test_drag_delete_and_remove(user, shaped, page, place, quiet, crop, host_app
     mouse.delete(Clicks.points()[0].place)
     mouse.close()
     host_application.processEvents()
-    assert len(Clicks.points()) == 1 and "1 belongs" in user.ui.clickLabel.text
+    assert [point.segmentId for point in Clicks.points()] == [first] and "1 belongs" in user.ui.clickLabel.text
     user.click(user.ui.removeClicksButton)
     assert not Clicks.points() and "Press a button" in user.ui.clickLabel.text
 

@@ -23,6 +23,7 @@ def correct_page(tour) -> None:
     ui.nextDoubtButton.click()
     ui.doneSliceButton.click()
     tour.picture("correct_ready", width=NARROW)
+    _clicks(tour, segmentation)
     editor = panel.page("CorrectPage").editor.widget
     first = segmentation.GetSegmentation().GetSegmentIDs()[0]
     paint(editor, first, _middle(segmentation, first), 5.0)
@@ -37,6 +38,33 @@ def correct_page(tour) -> None:
     if ui.previewArea.visible:
         ui.acceptCorrectionButton.click()
     ui.snapshotSection.collapsed = True
+
+
+def _clicks(tour, segmentation) -> None:
+    """A click for each sign, placed in the axial view, the preview that comes of them, and both in that view."""
+    import numpy as np
+    from MambaSegmentationLib import SceneIO, SegmentVoxels
+
+    from slicerhost.views import SliceMouse
+
+    ui, volume = tour.ui, SegmentVoxels.volumeOf(segmentation)
+    first = segmentation.GetSegmentation().GetSegmentIDs()[0]
+    tour.widget.panel.page("CorrectPage").editor.widget.setCurrentSegmentID(first)
+    _i, j, k = _middle(segmentation, first)
+    row = np.flatnonzero(dict(SegmentVoxels.masks(segmentation, volume))[first][k, j])
+    for button, column in ((ui.belongsButton, int(row.max()) + 2), (ui.belongsNotButton, int(row.min()) + 1)):
+        ras = (SceneIO.ijkToRas(volume) @ [column, j, k, 1])[:3].tolist()
+        mouse = SliceMouse(volume, "Red", ras)
+        button.click()
+        mouse.click(ras)
+        mouse.close()
+        tour.application.processEvents()
+        tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
+    tour.picture("correct_clicks", width=NARROW)
+    SliceMouse(volume, "Red", ras).save(tour.output / "view_clicks.png")
+    ui.removeClicksButton.click()
+    ui.belongsNotButton.click()
+    tour.application.processEvents()
 
 
 def _middle(segmentation, segment_id) -> tuple[int, int, int]:

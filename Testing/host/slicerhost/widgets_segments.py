@@ -160,9 +160,12 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         return tuple(item.data(QtCore.Qt.UserRole) for item in self._table.selectedItems())
 
     def setSelectedSegmentIDs(self, segment_ids) -> None:
+        """All at once: in between, more or fewer rows than wanted would be announced as chosen."""
+        model, chosen = self._table.model(), QtCore.QItemSelection()
         for row in range(self._table.rowCount):
-            item = self._table.item(row, 0)
-            item.setSelected(item.data(QtCore.Qt.UserRole) in segment_ids)
+            if self._table.item(row, 0).data(QtCore.Qt.UserRole) in segment_ids:
+                chosen.select(model.index(row, 0), model.index(row, 0))
+        self._table.selectionModel().select(chosen, QtCore.QItemSelectionModel.ClearAndSelect)
 
     def tableWidget(self):
         return self._table
