@@ -92,9 +92,8 @@ def for_model(volume: Volume, bundle: ModelBundle, warn: Callable[[str], None]) 
     if volume.shape[0] != 1 or count == len(bundle.inputs):
         return volume
     if bundle.is_for_pictures and count == 1:
-        volume = in_colour(volume)
-        warn(f"The model was trained on colour pictures, but '{volume.name}' is grey: expect less from the result.")
-        return volume
+        warn("The model was trained on colour pictures, but this one is grey: expect less from the result.")
+        return in_colour(volume)
     if len(bundle.inputs) == 1 and count == _COLOURS:
         if any(not np.array_equal(volume.channels[0], other) for other in volume.channels[1:]):
             raise UserError(

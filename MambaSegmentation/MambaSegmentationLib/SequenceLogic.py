@@ -33,6 +33,7 @@ class _Run:
     outputs: list[Path] = field(default_factory=list)
     doubts: list[Path] = field(default_factory=list)
     results: list[dict] = field(default_factory=list)
+    warnings: set[str] = field(default_factory=set)
     job: Job | None = None
 
     @property
@@ -106,6 +107,7 @@ class SequenceLogic:
         inner = replace(
             run.listener,
             onProgress=lambda done, of, label: self._onProgress(run, done / of if of else 0),
+            onMessage=lambda text, level: self._onMessage(run, text, level),
             onFinished=lambda result: self._onFrame(run, made, result),
             onFailed=lambda found: (self._clear(run, made), run.listener.onFailed(found)),
             onCancelled=lambda reason: (self._clear(run, made), run.listener.onCancelled(reason)),
@@ -118,6 +120,13 @@ class SequenceLogic:
     def _onProgress(self, run: _Run, share: float) -> None:
         text = _("Frame {i} of {n}").format(i=len(run.results) + 1, n=run.frames)
         run.listener.onProgress(len(run.results) + share, run.frames, text)
+
+    def _onMessage(self, run: _Run, text: str, level: str) -> None:
+        """What holds for one frame holds for most: every warning is told once."""
+        if level != "warning" or text not in run.warnings:
+            run.listener.onMessage(text, level)
+        if level == "warning":
+            run.warnings.add(text)
 
     def _onFrame(self, run: _Run, made: list[Path], result: dict) -> None:
         for path in made:

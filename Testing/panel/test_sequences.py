@@ -163,3 +163,18 @@ def test_cancelled_sequence_leaves_no_map(user, series):
         user.ui.doubtMapCheckBox.checked = user.ui.allFramesCheckBox.checked = False
     assert scene_content() == before
     assert not list(user.panel.services.files._path.rglob("doubt.nrrd"))
+
+
+def test_a_warning_of_every_frame_is_told_once(user, crop):
+    import slicer
+
+    crop.SetSpacing(4.0, 4.0, 4.0)  # much coarser than what the model was trained on
+    first, _browser = make_sequence("T1", crop, [0, 9, 3])
+    slicer.mrmlScene.RemoveNode(crop)
+    user.ui.volumeSelector.setCurrentNode(first)
+    user.ui.allFramesCheckBox.checked = True
+    try:
+        assert user.segment(first) is not None, user.message
+    finally:
+        user.ui.allFramesCheckBox.checked = False
+    assert user.message.count("much coarser") == 1

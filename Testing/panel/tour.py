@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from tour_correct import correct_page, finetune_page
@@ -173,6 +174,7 @@ def segment_page(tour: Tour, model: str):
     tour.picture("segment_done_narrow", width=350)
     views(tour, volume)
     queue(tour, volume)
+    folder(tour)
     roi.SetXYZ(400, 400, 400)
     tour.segment()
     tour.ui.logSection.collapsed = False
@@ -207,6 +209,34 @@ def queue(tour: Tour, volume) -> None:
     tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
     for copy in tour.ui.otherVolumesSelector.checkedNodes():
         slicer.mrmlScene.RemoveNode(copy)
+
+
+def folder(tour: Tour) -> None:
+    """Crops of the head in a folder, and a file that is no image; the sections above are closed."""
+    import SimpleITK as sitk
+
+    ui, head = tour.ui, sitk.ReadImage(str(head_file()))
+    above = [s for s in (ui.inputSection, ui.modelSection, ui.resultSection) if not s.collapsed]
+    with tempfile.TemporaryDirectory() as place:
+        images = Path(place) / "Study"
+        images.mkdir()
+        for number in range(1, 4):
+            sitk.WriteImage(head[60:100, 90:130, 50 + number : 90 + number], str(images / f"Patient {number}.nii.gz"))
+        (images / "Patient 4.nrrd").write_text("half a file")
+        for section in above:
+            section.collapsed = True
+        ui.folderSection.collapsed = False
+        ui.folderInputEdit.currentPath = str(images)
+        tour.wait_until(lambda: ui.segmentFolderButton.enabled)
+        tour.picture("segment_folder", width=350)
+        ui.segmentFolderButton.click()
+        tour.wait_until(lambda: not tour.widget.panel.jobs.isRunning)
+        tour.wait_until(lambda: ui.reviewFolderButton.visible)
+        tour.picture("segment_folder_done", width=350)
+        ui.folderInputEdit.currentPath = ui.folderOutputEdit.currentPath = ""
+    for section in above:
+        section.collapsed = False
+    ui.folderSection.collapsed = True
 
 
 if __name__ == "__main__":
