@@ -130,6 +130,10 @@ class Session:
         spent, edited = entry.seconds + seconds, entry.edited or bool(voxels)
         return self._replace(entry_id, status=status, reviewer=reviewer, comment=said, seconds=spent, edited=edited)
 
+    def note(self, entry_id: str, comment: str) -> Entry:
+        """Keep a comment before there is a decision."""
+        return self._replace(self._known(entry_id).id, comment=comment)
+
     def shown_order(self, entry_id: str, count: int) -> list[int]:
         """The order in which `count` candidates (model A, model B, ...) are shown; not blinded, their own."""
         order = list(range(count))

@@ -153,6 +153,11 @@ class Review:
         self._opened = time.monotonic()
         return True
 
+    def note(self, comment: str) -> None:
+        """Keep a comment on the open case, whatever is decided later. Raises UserError."""
+        if self.case and comment != self.case.entry.comment:
+            self.case.entry = self.session.note(self.case.entry.id, comment)
+
     def seconds(self) -> float:
         """Spent since the case was opened or the last decision about it."""
         return time.monotonic() - self._opened

@@ -60,6 +60,7 @@ class ReviewPage(Page):
         ui.reviewAcceptButton.connect("clicked()", lambda: self._decide(review.COMPLETED))
         ui.reviewFlagButton.connect("clicked()", lambda: self._decide(review.FLAGGED))
         ui.reviewCorrectButton.connect("clicked()", self._correct)
+        ui.reviewCommentEdit.connect("editingFinished()", self._note)
         for section in (ui.reviewCompareSection, ui.reviewNumbersSection, ui.reviewExportSection, ui.reviewLogSection):
             section.connect("contentsCollapsed(bool)", self.refresh)  # it shows all that is in it when it opens
 
@@ -116,20 +117,20 @@ class ReviewPage(Page):
         self.output.forgetCheck()
         for warning in warnings:
             self.services.view.message("warning", warning, "")
-        entry = self.review.first()
-        if entry:
-            self._open(entry.id)
-        else:
-            self._showCase()
-            self._say(_("All cases of this list are reviewed."))
+        self._goTo(self.review.first())
 
     def _open(self, entryId: str) -> None:
         if self.review.case and self.review.case.isThere and self.review.case.entry.id == entryId:
             return
         self._showAsBefore()
         self.output.forgetExport()
+        self._note()
         self._attempt(lambda: self._openNow(entryId))
         self._showCase()
+
+    def _note(self) -> None:
+        if self.review.case:
+            self._attempt(lambda: self.review.note(self.ui.reviewCommentEdit.text))
 
     def _openNow(self, entryId: str) -> None:
         case = self.review.open(entryId)
@@ -152,18 +153,18 @@ class ReviewPage(Page):
             return
         self._onDecided()
         if outcome[0]:
-            self._next()
+            self._goTo(self.review.next())
         else:
             status = self.review.case.status
             open_ = [i for i in self.structures.ids if status(i) not in (review.COMPLETED, review.FLAGGED)]
             self.structures.choose(open_[0])
 
-    def _next(self) -> None:
-        """The next case that waits for a decision, else it is told that there is none."""
-        entry = self.review.next()
+    def _goTo(self, entry) -> None:
+        """Open the case that waits for a decision, else tell that there is none."""
         if entry:
             self._open(entry.id)
         else:
+            self._showCase()
             self._say(_("All cases of this list are reviewed."))
 
     def _correct(self) -> None:

@@ -65,6 +65,20 @@ def test_edits_of_a_scene_case_are_logged_once(user, review_page, review_folder)
     assert statuses(user)[0] == "begun" and log_of(review_page)[1]["voxels"] == {"liver": {"added": 0, "removed": 2}}
 
 
+def test_a_comment_is_kept_without_a_decision(user, review_page, review_folder):
+    start_review(user, review_folder)
+    user.ui.reviewCommentEdit.text = "ask Bob"
+    user.click(user.ui.reviewNextButton)
+    assert user.ui.reviewCommentEdit.text == ""
+    user.click(user.ui.reviewPreviousButton)
+    assert user.ui.reviewCommentEdit.text == "ask Bob" and not review_page.review.session.log.exists()
+    user.ui.reviewCommentEdit.text = "asked"
+    user.ui.reviewCommentEdit.editingFinished.emit()
+    review_page.review.end()
+    start_review(user, review_folder)
+    assert user.ui.reviewCommentEdit.text == "asked"
+
+
 def test_two_reviewers_do_not_get_the_same_case(user, review_page, review_folder):
     from MambaSegLib.review import FLAGGED, Session
 

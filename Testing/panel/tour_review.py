@@ -100,7 +100,7 @@ def _compare(tour, page) -> None:
     tour.picture("review_compare", width=350)
     _view(tour, "MambaCompare1", "review_compare_view")
     ui.reviewCompareButton.click()
-    ui.reviewCompareSection.collapsed = True
+    ui.reviewCompareSection.collapsed = ui.reviewNumbersSection.collapsed = True
     slicer.mrmlScene.RemoveNode(node)
 
 
