@@ -113,7 +113,9 @@ class _Visit:
         return result | {"sent_bytes": self._link.sent_bytes - before}
 
     def _at_home(self, result: dict) -> dict:
-        """What it says about "this machine" becomes true here."""
+        """What it says about "this machine" becomes true here, and what was odd here belongs to it."""
+        if self._luggage.warnings:
+            result["warnings"] = [*self._luggage.warnings, *result.get("warnings", ())]
         if "device" in result:
             result["device"] = f"{result['device']} of {self._name}"
         if "how" in result:

@@ -95,6 +95,7 @@ class Luggage:
     Attributes:
         params: with references in place of paths.
         units: by their id.
+        warnings: about images that were read here, one sentence each.
 
     Raises:
         UserError: a file or model is not there, or cannot be read.
@@ -103,6 +104,7 @@ class Luggage:
     def __init__(self, job: str, params: dict, folder: Path, report: Report):
         self._folder, self._report = folder, report
         self.units: dict[str, Unit] = {}
+        self.warnings: list[str] = []
         self.params = dict(params)
         for name in EXCHANGED[job][0]:
             given = params.get(name)
@@ -131,13 +133,16 @@ class Luggage:
         suffix = next((suffix for suffix in _WHOLE if path.name.lower().endswith(suffix)), None)
         source = path
         if path.is_dir() or suffix is None:  # DICOM, or header and voxels in two files
-            warn = lambda text: self._report.message(text, "warning")  # noqa: E731
-            volume = read_volume(path, warn, params.get("frame"))
+            volume = read_volume(path, self._warn, params.get("frame"))
             self.params["frame"] = None
             source, suffix = self._folder / f"{len(self.units)}.nrrd", ".nrrd"
             sitk.WriteImage(volume.to_sitk(), str(source))
         name = f"image-{sha256_of(source)[:12]}{suffix}"
         return self._added(Unit(path, {name: source}, name))
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self._report.message(text, "warning")
 
     def _added(self, unit: Unit) -> dict:
         self.units[unit.id] = unit

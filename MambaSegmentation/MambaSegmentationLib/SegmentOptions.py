@@ -20,7 +20,7 @@ class SegmentOptions:
         self._ui, self._state, self._onChanged = ui, state, onChanged
         self._isReading = False
         self._structures: tuple[str, ...] = ()
-        self.devices = DeviceChoice(ui.deviceSelector, ui.deviceHintLabel, worker, self._write)
+        self.devices = DeviceChoice(ui.deviceSelector, ui.deviceHintLabel, worker, self._onDevices)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._write)
         ui.structureList.connect("itemChanged(QListWidgetItem*)", self._write)
         ui.allStructuresButton.connect("clicked()", self._onAll)
@@ -113,6 +113,13 @@ class SegmentOptions:
         for row in range(box.count):
             box.item(row).setCheckState(checkState)
         box.blockSignals(False)
+        self._write()
+
+    def _onDevices(self) -> None:
+        """They are listed anew: what was chosen stays chosen if it is there, or it becomes Automatic."""
+        self._isReading = True
+        self.devices.choose(self._state.device)
+        self._isReading = False
         self._write()
 
     def _write(self) -> None:

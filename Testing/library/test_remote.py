@@ -14,10 +14,10 @@ import SimpleITK as sitk
 
 pytest.importorskip("torch")
 
-from MambaSegLib import batch, correct, remote, remote_worker, segment
+from MambaSegLib import batch, correct, remote, remote_files, remote_worker, segment
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.errors import Cancelled, UserError
-from MambaSegLib.image import read_labels
+from MambaSegLib.image import read_labels, read_volume
 from MambaSegLib.job import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,9 +148,15 @@ def test_correct_is_the_local_one(warm, image, tiny_bundle, tmp_path):
     assert here["changed"] == away["changed"] and away["output"] == str(tmp_path / "away.nrrd")
 
 
-def test_image_in_two_files_travels_without_its_header(warm, image, tiny_bundle, tmp_path):
+def test_image_in_two_files_travels_without_its_header(warm, image, tiny_bundle, tmp_path, monkeypatch):
+    def read(path, warn, frame):
+        warn("odd")
+        return read_volume(path, warn, frame)
+
     sitk.WriteImage(sitk.ReadImage(str(image)), str(tmp_path / "two.mhd"))
-    far(request(tmp_path / "two.mhd", tiny_bundle, tmp_path / "two.seg.nrrd"), warm)
+    monkeypatch.setattr(remote_files, "read_volume", read)
+    found = far(request(tmp_path / "two.mhd", tiny_bundle, tmp_path / "two.seg.nrrd"), warm)
+    assert found["warnings"][0] == "odd"
     segment.run(request(image, tiny_bundle, tmp_path / "one.seg.nrrd"), Report())
     assert np.array_equal(voxels(tmp_path / "one.seg.nrrd"), voxels(tmp_path / "two.seg.nrrd"))
 
