@@ -1,5 +1,6 @@
 """One correction at a time: from the button or a click through the job to a preview, then Accept or Discard."""
 
+import time
 from collections.abc import Callable
 
 from slicer.i18n import tr as _
@@ -33,7 +34,7 @@ class CorrectionRun:
         self._preview, self._saveForUndo, self._onChanged = preview, saveForUndo, onChanged
         self.waiting: Correction | None = None
         self.running: Correction | None = None
-        self.seconds = 0.0
+        self.seconds = self._preparation_s = 0.0
         self._isAsked = False  # a click came while a correction was running
 
     def start(self) -> None:
@@ -78,7 +79,9 @@ class CorrectionRun:
             self.waiting = None
 
     def _params(self) -> dict:
+        start = time.monotonic()
         self.running, params = self._makeParams()
+        self._preparation_s = time.monotonic() - start
         return params
 
     def _onFinished(self, result: dict) -> None:
@@ -86,7 +89,8 @@ class CorrectionRun:
         CorrectLogic.finish(correction)
         self._services.files.remove(correction.output)
         steps = result.get("seconds", {})
-        self.seconds = sum(seconds for step, seconds in steps.items() if step not in ("prepare", "features"))
+        kept = ("prepare", "features")  # by the worker, while the image is the same
+        self.seconds = self._preparation_s + sum(seconds for step, seconds in steps.items() if step not in kept)
         self.drop()
         if correction.points and not Clicks.points():
             return self._onChanged()  # they were taken back meanwhile

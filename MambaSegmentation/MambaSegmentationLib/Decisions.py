@@ -30,8 +30,10 @@ def record(segmentationNode, before: np.ndarray, after: np.ndarray, decided: np.
     node.SetAttribute(
         _NUMBER, str(max((int(n.GetAttribute(_NUMBER)) for n in _records(segmentationNode)), default=0) + 1)
     )
-    arrays = {"before": before, "after": after, "decided": decided}
-    node.SetText(json.dumps({"shape": before.shape, **{name: _packed(array) for name, array in arrays.items()}}))
+    box = _around((before > 0) | (after > 0) | (decided > 0))
+    arrays = {"before": before[box], "after": after[box], "decided": decided[box]}
+    place = {"shape": before.shape, "box": [(part.start, part.stop) for part in box]}
+    node.SetText(json.dumps({**place, **{name: _packed(array) for name, array in arrays.items()}}))
     slicer.mrmlScene.AddNode(node)
     node.SetNodeReferenceID(_OF, segmentationNode.GetID())
 
@@ -47,7 +49,7 @@ def marks(segmentationNode, initial: np.ndarray, now: np.ndarray) -> np.ndarray:
         content = json.loads(node.GetText())
         if tuple(content["shape"]) != now.shape:
             continue
-        before, after, decided = (_unpacked(content[name], now.shape) for name in ("before", "after", "decided"))
+        before, after, decided = (_unpacked(content, name) for name in ("before", "after", "decided"))
         changed = before != after
         if 2 * np.count_nonzero(now[changed] == after[changed]) >= np.count_nonzero(changed):
             return np.where(now == after, decided, 1).astype(np.uint8)
@@ -67,9 +69,21 @@ def _records(segmentationNode) -> list:
     return sorted(own, key=lambda node: int(node.GetAttribute(_NUMBER)))
 
 
+def _around(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around the True voxels; one voxel without any."""
+    box = []
+    for axis in range(mask.ndim):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 1))
+    return tuple(box)
+
+
 def _packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(array, np.uint8).tobytes(), 1)).decode("ascii")
 
 
-def _unpacked(text: str, shape) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(shape)
+def _unpacked(content: dict, name: str) -> np.ndarray:
+    result, box = np.zeros(content["shape"], np.uint8), tuple(slice(*part) for part in content["box"])
+    packed = np.frombuffer(zlib.decompress(base64.b64decode(content[name])), np.uint8)
+    result[box] = packed.reshape(result[box].shape)
+    return result

@@ -235,7 +235,7 @@ def test_a_click_while_a_correction_runs_is_seen_after_it(user, shaped, page, pl
     place(user.ui.belongsButton, (30, 8, 20))
     assert len(ends) == 1
     finish()
-    assert len(ends) == 2 and page.run.seconds == 0.5, "the look at the image is kept by the worker"
+    assert len(ends) == 2 and 0.5 < page.run.seconds < 2, "the look at the image is kept by the worker"
     finish()
     assert len(page.run.waiting.points) == 2 and user.ui.previewArea.visible and user.ui.acceptCorrectionButton.enabled
 
