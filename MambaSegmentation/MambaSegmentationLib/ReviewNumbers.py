@@ -27,6 +27,7 @@ class ReviewNumbers:
         self._rows: list[dict] = []
         self._names: Callable[[], list[str]] = list
         self._run = 0
+        self._isComparison = False
         ReviewWords.stretch(ui.reviewNumbersTable, 0)
         ui.reviewQuantifyButton.connect("clicked()", lambda: self.quantify())
         ui.reviewCopyButton.connect("clicked()", self._copy)
@@ -34,11 +35,14 @@ class ReviewNumbers:
 
     def update(self) -> None:
         ui = self._ui
-        ui.reviewQuantifyButton.enabled = bool(self._review.case) and not self._services.jobs.isRunning
+        # While readings are compared blindly, the numbers of the case alone would tell which one it is.
+        isFree = not (self._isComparison or self._services.jobs.isRunning)
+        ui.reviewQuantifyButton.enabled = bool(self._review.case) and isFree
         ui.reviewCopyButton.enabled = ui.reviewNumbersTable.visible = bool(self._rows)
 
     def clear(self) -> None:
         self._run += 1
+        self._isComparison = False
         self._rows, self._names = [], list
         self._ui.reviewNumbersTable.setRowCount(0)
         self._chooseColumns([])
@@ -60,6 +64,7 @@ class ReviewNumbers:
             overlay: what differs between the first two is written there; it is deleted after `onDone`.
         """
         self.clear()
+        self._isComparison = len(nodes) > 1
         run, files = self._run, self._services.files
         places = [str(index) for index in range(1, len(nodes) + 1)]
         paths: list[Path] = []

@@ -23,12 +23,12 @@ _DCMQI = "dcmqi"  # offered where the extension QuantitativeReporting is
 _SURFACES = (SurfaceFiles.STL, SurfaceFiles.OBJ, SurfaceFiles.GLB)
 _FORMATS = {
     _SEG: _("DICOM segmentation"),
-    _REPORTED: _("DICOM segmentation with a report of volumes (SR)"),
+    _REPORTED: _("DICOM SEG + report (SR)"),
     _NRRD: _("Slicer (.seg.nrrd)"),
     _NIFTI: _("Label map (.nii.gz)"),
-    SurfaceFiles.STL: _("Surfaces (folder of .stl)"),
-    SurfaceFiles.OBJ: _("Surfaces with colours (.obj)"),
-    SurfaceFiles.GLB: _("Surfaces with colours (.glb)"),
+    SurfaceFiles.STL: _("Surfaces (.stl)"),
+    SurfaceFiles.OBJ: _("Surfaces (.obj)"),
+    SurfaceFiles.GLB: _("Surfaces (.glb)"),
     _CSV: _("Numbers (.csv)"),
     _DCMQI: _("DICOM segmentation (QuantitativeReporting)"),
 }

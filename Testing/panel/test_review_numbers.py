@@ -95,7 +95,7 @@ def test_compared_readings_stand_above_each_other(user, review_page, review_fold
     assert 0 < float(liver["assd_mm"]) < float(liver["hd95_mm"])
     assert float(liver["second_sd"]) == pytest.approx(image[masks[1]].std(), rel=1e-4)
     user.click(user.ui.reviewCompareButton)
-    assert not table.visible and table.rowCount == 0
+    assert not table.visible and table.rowCount == 0 and user.ui.reviewQuantifyButton.enabled
 
 
 def test_blinded_names_are_not_copied_before_the_choice(user, review_page, review_folder):
@@ -103,7 +103,7 @@ def test_blinded_names_are_not_copied_before_the_choice(user, review_page, revie
     start_review(user, review_folder)
     compare(user, second_segmentation(review_page, "Model B", 2))
     row = copied(user)[1]["liver"]
-    assert (row["first"], row["second"]) == ("1", "2")
+    assert (row["first"], row["second"]) == ("1", "2") and not user.ui.reviewQuantifyButton.enabled
     user.click(user.ui.reviewChoice1Button)
     row = copied(user)[1]["liver"]
     assert "Model B" in (row["first"], row["second"])
