@@ -84,6 +84,8 @@ class ReviewNumbers:
                 files.remove(path)
 
         def finished(result: dict) -> None:
+            if volume.GetImageData().GetDimensions()[2] == 1:  # a picture has areas, and often no size in mm
+                result["rows"] = [{k: v for k, v in row.items() if not k.endswith("_ml")} for row in result["rows"]]
             try:
                 if run == self._run:
                     self._show(result["rows"], names)
@@ -145,6 +147,7 @@ class ReviewNumbers:
         for column in (_DICE, _HD95, _ASSD):
             table.setColumnHidden(column, not isPair)
         table.setColumnHidden(_PAIR, len({(row["first"], row.get("second")) for row in rows}) < 2)
+        table.setColumnHidden(_ML, bool(rows) and "first_ml" not in rows[0])
         hasMeans = any("first_mean" in row for row in rows)
         table.setColumnHidden(_MEAN, not hasMeans)
         table.setColumnHidden(_SD, isPair or not hasMeans)

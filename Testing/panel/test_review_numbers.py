@@ -107,3 +107,38 @@ def test_blinded_names_are_not_copied_before_the_choice(user, review_page, revie
     user.click(user.ui.reviewChoice1Button)
     row = copied(user)[1]["liver"]
     assert "Model B" in (row["first"], row["second"])
+
+
+def test_pictures_have_no_volume(user, review_page, tmp_path):
+    """A colour picture with two readings of it."""
+    import SimpleITK as sitk
+
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "skin.png"))
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:20, 10:30] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / "skin_mask.png"))
+    start_review(user, tmp_path)
+    case = review_page.review.case
+    assert case is not None, user.message
+    other = second_reading(case, mask)
+    compare(user, other)
+    assert not user.message, user.message
+    assert shown(user.ui.reviewNumbersTable)[:4] == ["Structure", "Dice", "HD95", "ASSD"]
+    keys, rows = copied(user)
+    assert not [key for key in keys if key.endswith(("_ml", "_mean"))]
+    assert float(next(iter(rows.values()))["dice"]) == pytest.approx(2 * 190 / 390, abs=1e-4)
+
+
+def second_reading(case, mask):
+    """The same, without a column."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Reader 2")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(case.volume)
+    segmentId = node.GetSegmentation().AddEmptySegment("", next(iter(case.segments().values())).GetName())
+    changed = mask.copy()[None]
+    changed[:, :, 10] = 0
+    slicer.util.updateSegmentBinaryLabelmapFromArray(changed, node, segmentId, case.volume)
+    return node
