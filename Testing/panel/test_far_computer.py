@@ -125,6 +125,12 @@ def test_devices_are_those_of_there(user, chosen, crop):
     user.ui.volumeSelector.setCurrentNode(crop)
     user.choose_model("Quick")
     user._wait_until(lambda: user.ui.deviceSelector.findData("cpu") == 1, 60)
+    options = user.panel.page("SegmentPage").options
+    for saved, then in (("cpu", "cpu"), ("cuda:5", "auto")):
+        user.panel.state.device = saved  # as a scene has it that was saved where there are other devices
+        options.bind()
+        options._onDevices()
+        assert user.panel.state.device == options.devices.device == then
     choose(user, "no-such-program worker")
     user.open("SegmentPage")
     user._wait_until(lambda: "cannot be started" in user.ui.deviceHintLabel.text, 60)
