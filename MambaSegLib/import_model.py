@@ -52,14 +52,9 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
     source = find_source(request["checkpoint"], str(request.get("fold") or ""))
     report.message(f"Reading {source.weights}")
     checkpoint = completed(read_checkpoint(source.weights, bool(request.get("trust"))), source)
-    imported = build(
-        checkpoint,
-        source.weights.name,
-        request.get("network") or "",
-        int(request.get("in_channels") or 0),
-        int(request.get("out_channels") or 0),
-        request.get("hyper"),
-    )
+    channels = [int(request.get(name) or 0) for name in ("in_channels", "out_channels")]
+    name = request.get("network") or ""
+    imported = build(checkpoint, source.weights.name, name, *channels, request.get("hyper"))
     data, notes = _bundle_data(imported, checkpoint, source, request)
     with tempfile.TemporaryDirectory(prefix="mambaseg-import-") as folder:
         weights = {name: tensor.numpy() for name, tensor in imported.network.state_dict().items()}

@@ -43,8 +43,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
 
     Args:
         request: "source" (a .zip file of `bundle_archive`, or a bundle's folder); optional "name" (what users read;
-            default: its own), "use" (true: put a version of another model in use), "output" (folder of models),
-            "folders" (further ones, in which it may be already).
+            default: its own), "use" (true: put a version of another model in use, which else happens only where there
+            is none of that family), "output" (folder of models), "folders" (further ones, in which it may be already).
         report: progress by bytes.
         warm: not used.
 
@@ -63,7 +63,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         report.message(f"Adding {bundle.title}")
         folder, was_there = place(bundle, root, request.get("name") or "", decision, folders)
     added = open_bundle(folder, verify=False)
-    if request.get("use") and not _is_offered(folder, [root, *folders]):
+    wanted = request.get("use") or not has_family(added.data, [root, *folders])
+    if wanted and not _is_offered(folder, [root, *folders]):
         model_store.promote(version_name(added), root, despite_gate=True)
     result = {"bundle": str(folder), "id": version_name(added), "title": added.title}
     result |= {"lineage": catalogue.lineage_of(added), "was_there": was_there}
@@ -107,6 +108,12 @@ def same_model(data: dict, folders: Sequence = ()) -> Entry | None:
     """
     wanted = _without_history(data)
     return next((e for e in _there(folders) if e.bundle and _without_history(e.bundle.data) == wanted), None)
+
+
+def has_family(data: dict, folders: Sequence = ()) -> bool:
+    """Whether another version of the model that ``bundle.json`` tells of is on this computer."""
+    lineage, own = data["provenance"].get("lineage") or data["id"], data["weights"]["sha256"]
+    return any(e.bundle and e.lineage == lineage and e.bundle.sha256 != own for e in _there(folders))
 
 
 def free_id(wanted: str, folders: Sequence = ()) -> str:

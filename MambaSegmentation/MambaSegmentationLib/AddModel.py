@@ -27,7 +27,7 @@ class AddModel(ModelDialog):
         ModelDialog.__init__(self, "AddModelDialog")
         self._services, self._onAdded = services, onAdded
         self._kind, self._source, self._isPickle, self._isInspected = _NOTHING, "", False, False
-        self._message = ""
+        self._message, self._hasFamily = "", False
         self.form = WeightsForm(self.ui, self.update)
         ui = self.ui
         ui.addSourceEdit.connect("editingFinished()", lambda: self.look(ui.addSourceEdit.text.strip()))
@@ -72,7 +72,7 @@ class AddModel(ModelDialog):
         ui.addFoundLabel.visible = bool(ui.addFoundLabel.text)
         ui.addTrustArea.visible = self._kind == _WEIGHTS and self._isPickle
         ui.addWeightsArea.visible = self._kind == _WEIGHTS
-        ui.addUseCheckBox.visible = self._kind == _MODEL and not ui.addNameEdit.enabled
+        ui.addUseCheckBox.visible = self._kind == _MODEL and self._hasFamily
         ui.addNameArea.visible = bool(self._kind)
         self._say(problem)
         if self._kind == _WEIGHTS and not self._isPickle:
@@ -107,6 +107,7 @@ class AddModel(ModelDialog):
             lines.append(text.format(id=data["id"], new=isId))
         ui.addFoundLabel.text = "\n".join(lines)
         ui.addNameEdit.text, ui.addNameEdit.enabled = data["title"], parent is None
+        self._hasFamily = parent is not None and model_add.has_family(data, modelFolders())
         ui.addUseCheckBox.checked = bool(found.decision and found.decision["accepted"])
         self._kind = _MODEL
 

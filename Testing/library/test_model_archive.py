@@ -105,6 +105,13 @@ def test_a_version_stays_a_version(tiny_bundle, tiny_bundle_data, tmp_path, home
     assert not model_store.find_version(version.id).is_accepted
 
 
+def test_a_version_without_its_family_is_in_use_at_once(tiny_bundle_data, tmp_path, home):
+    made = {"parent": "gone", "parent_sha256": "0" * 64, "lineage": "gone"}
+    data = tiny_bundle_data | {"provenance": tiny_bundle_data["provenance"] | made}
+    child = write_bundle(tmp_path / "child", data, {"w": np.ones(3, "float32")})
+    assert add(child.folder)["in_use"] and catalogue.find("gone").sha256 == child.sha256
+
+
 def named_bundle(tiny_bundle_data, tmp_path):
     names = {"cases": [PUBLIC, STORED, *PRIVATE], "validation_cases": [PRIVATE[0]], "data": "/data/Dr. Who/patients"}
     data = tiny_bundle_data | {"provenance": tiny_bundle_data["provenance"] | names}
