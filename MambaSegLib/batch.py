@@ -60,7 +60,7 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         report.message(f"Done already: {skipped} of {counted(total, 'case')}.")
     waiting = {name: task for name, task in tasks.items() if name not in finished}
     _write_summary(folder, tasks, finished)
-    report.progress(skipped, total, "Cases")
+    report.progress(skipped, total, f"{skipped} of {counted(total, 'case')} done")
     try:
         with closing(_outcomes(waiting, total, request, report, {} if warm is None else warm)) as outcomes:
             for name, outcome in outcomes:

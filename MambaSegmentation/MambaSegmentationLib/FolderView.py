@@ -22,6 +22,7 @@ from .PanelState import PanelState
 from .SegmentLogic import jobParams
 
 _QUIET_MS = 300
+_MOST_HEIGHT = 260  # of the table of failures, in points
 
 
 class FolderView:
@@ -152,14 +153,7 @@ class FolderView:
             return self._choices()[2] if self._state.folderInput else ""
         if self._found is None:
             return self._problem or ("" if self._services.jobs.isRunning else _("Looking into the folders..."))
-        cases, done = self._found["cases"], self._found["done"]
-        images = counted(cases, _("image"), _("images"))
-        if not self._found["summary"]:
-            return _("{images} found.").format(images=images)
-        if done == cases:
-            return _("{images} found, all of them done.").format(images=images)
-        text = _("{images} found, {n} of them done already: the run goes on with the others.")
-        return text.format(images=images, n=done)
+        return _foundText(self._found)
 
     def _show(self, hint: str) -> None:
         ui, isRunning, found = self._ui, self._services.jobs.isRunning, self._found
@@ -202,8 +196,8 @@ class FolderView:
         if failed:
             hint += " " + _("The reasons are listed in 'A folder of images'.")
         self._services.view.message("warning" if failed else "info", f"{cases}: {', '.join(parts)}.", hint)
-        self._showFailed(failed)
         self._ui.folderSection.collapsed = False
+        self._showFailed(failed)
         self.lookAgain()
 
     def _onCancelled(self, reason: str) -> None:
@@ -217,9 +211,23 @@ class FolderView:
         for row, case in enumerate(failed):
             table.setItem(row, 0, TableView.textItem(case["case"]))
             table.setItem(row, 1, TableView.textItem(case["error"]))
-        TableView.fitHeight(table)
         table.visible = bool(failed)
+        table.resizeRowsToContents()  # the reasons are sentences
+        TableView.fitHeight(table)
+        table.setFixedHeight(min(table.minimumHeight, _MOST_HEIGHT))
 
     def _onReview(self) -> None:
         self._state.reviewSource, self._state.reviewPlace = ReviewSources.TABLE, self._found["summary"]
         self._services.showPage("ReviewPage")
+
+
+def _foundText(found: dict) -> str:
+    """How the folders stand, for the user; `found` is of the job "batch_look"."""
+    cases, done = found["cases"], found["done"]
+    images = counted(cases, _("image"), _("images"))
+    if not found["summary"]:
+        return _("{images} found.").format(images=images)
+    if done == cases:
+        return _("{images} found, all of them done.").format(images=images)
+    text = _("{images} found, {n} of them done already: the run goes on with the others.")
+    return text.format(images=images, n=done)

@@ -65,6 +65,7 @@ def test_from_the_folder_to_the_review(section, images, tmp_path, command_line_l
     assert user.message.startswith("3 images: 2 segmented, 1 failed.") and str(output) in user.message
     table = user.ui.folderFailedTable
     assert table.visible and table.rowCount == 1 and table.item(0, 0).text() == "b broken"
+    assert 40 < table.height <= 260, "the reason is a sentence of several lines"
     assert "b broken.mha" in table.item(0, 1).text() == rows(output)["b broken"]["error"]
     for name in ("a small.nii.gz", "c crop.nrrd"):
         found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"{name.split('.')[0]}.seg.nrrd")))
