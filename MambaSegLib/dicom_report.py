@@ -78,7 +78,7 @@ def make(headers: list, segmentation, structures: Sequence[Label], rows: list[di
     ]
     content = hd.sr.MeasurementReport(
         observation_context=_observers(algorithm, person(request.get("reviewer"))),
-        procedure_reported=getattr(codes.cid100, _PROCEDURES.get(headers[0].Modality, "ImagingProcedure")),
+        procedure_reported=getattr(codes.cid100, _PROCEDURES.get(headers[0].get("Modality"), "ImagingProcedure")),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
