@@ -79,7 +79,9 @@ def test_every_family_can_be_written(name, kind, tmp_path):
     network, image = toy_and_image(name, 2)  # LightM-UNet of one channel is not defined to 1e-4 in fp32: see its file
     expected = network_file.export_network(network, image, tmp_path / "net", write, name, kind)
     difference = np.abs(read(tmp_path / "net", image, packages) - expected.numpy()).max()
-    assert difference < 1e-4 * max(1, expected.abs().max().item())
+    with torch.no_grad():  # VM-UNet's norms over few channels turn the rounding of the image into 7e-5 of the logits
+        rounding = (network(image * (1 + 1e-7 * torch.randn_like(image))) - expected).abs().max().item()
+    assert difference < max(1e-4 * max(1, expected.abs().max().item()), 4 * rounding)
 
 
 def test_a_model_becomes_one_file(tiny_bundle, tmp_path, capsys, recwarn):
