@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import ctk
 import qt
 from slicer.i18n import tr as _
 
 from MambaSegLib.errors import UserError
 from MambaSegLib.wording import counted
 
-from . import FarComputer, ReviewSources, TableView
+from . import FarComputer, ReviewSources, Settings, TableView
 from .JobQueue import Task
 from .Jobs import Job, Listener, Problem
 from .Page import Services
@@ -52,7 +51,7 @@ class FolderView:
     def _connect(self) -> None:
         ui = self._ui
         for edit in (ui.folderInputEdit, ui.folderOutputEdit):
-            edit.filters = ctk.ctkPathLineEdit.Dirs
+            edit.filters = Settings.ONLY_FOLDERS
             edit.connect("currentPathChanged(QString)", self._onPath)
             edit.connect("validInputChanged(bool)", self._onPath)  # all that "" tells
         ui.folderSection.connect("contentsCollapsed(bool)", self.update)

@@ -13,6 +13,9 @@ CORRECTIONS_FOLDER_SETTING = "MambaSegmentation/correctionsFolder"
 DEVICE_SETTING = "MambaSegmentation/device"
 THREADS_SETTING = "MambaSegmentation/threads"
 
+# ctkPathLineEdit::Dirs: PythonQt 4.1 does not know flags of CTK by their names.
+ONLY_FOLDERS = 0x001
+
 
 def text(key: str) -> str:
     """The setting, "" when it was never set."""

@@ -1,6 +1,5 @@
 """The page Settings: packages, folders, computing, name, keys, and the examination of this computer."""
 
-import ctk
 import qt
 from slicer.i18n import tr as _
 
@@ -26,7 +25,7 @@ class SettingsPage(Page):
         self.computer = ComputerView(ui, services)
         for text, device in _DEVICES:
             ui.defaultDeviceSelector.addItem(text, device)
-        ui.correctionsFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
+        ui.correctionsFolderEdit.filters = Settings.ONLY_FOLDERS
         ui.copyDoctorButton.enabled = False
         self._connect()
 

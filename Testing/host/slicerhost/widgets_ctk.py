@@ -200,13 +200,14 @@ class ctkSliderWidget(QtWidgets.QWidget):
 @double
 @setter_slots("currentPath")
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A path in a line edit; filters are bits (1 Dirs, 2 Files, ...). An empty text is not valid, and not announced."""
+    """A path in a line edit. An empty text is not valid, and not announced.
+
+    filters are bits (1 Dirs, 2 Files, ...); PythonQt 4.1 passes over flags, so they have no names there.
+    """
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
     CPP_SIGNALS = {"currentPathChanged(QString)": "currentPathChanged", "validInputChanged(bool)": "validInputChanged"}  # noqa: RUF012
-    Dirs, Drives, Files, NoDot, NoDotDot = 0x001, 0x004, 0x002, 0x2000, 0x4000
-    Readable, Writable, Executable, Hidden = 0x010, 0x020, 0x040, 0x100
 
     def __init__(self, parent=None):
         super().__init__(parent)
