@@ -1,5 +1,7 @@
 """Fixtures for the library's tests: a complete model with a tiny network."""
 
+from pathlib import Path
+
 import pytest
 
 from MambaSegLib.bundle import write_bundle
@@ -65,3 +67,33 @@ def tiny_bundle(tmp_path, tiny_bundle_data):
     network = create("mm_unet_test", 1, 3)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     return write_bundle(tmp_path / "tiny_model", tiny_bundle_data, weights).folder
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory) -> Path:
+    """The temporary folder of another computer, which `remote_cases.FAR` starts."""
+    folder = tmp_path_factory.mktemp("there")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("TMPDIR", str(folder)),
+            ("PYTHONPATH", str(Path(__file__).resolve().parents[2])),
+            ("OMP_NUM_THREADS", "1"),
+        ):
+            patch.setenv(name, value)
+        yield folder
+
+
+@pytest.fixture
+def noise(tmp_path) -> Path:
+    """Noise of 40 x 36 x 34 voxels with a geometry of its own, in a file with a German and a Japanese name."""
+    import numpy
+    import SimpleITK as sitk
+
+    made = sitk.GetImageFromArray(numpy.random.default_rng(0).normal(100, 20, (34, 36, 40)).astype(numpy.float32))
+    made.SetSpacing((0.9, 1.1, 1.2))
+    made.SetOrigin((-20.5, 3.25, 7.0))
+    folder = tmp_path / "Größe 頭"
+    folder.mkdir()
+    path = folder / "Kopf ü 頭.nrrd"
+    sitk.WriteImage(made, str(path))
+    return path
