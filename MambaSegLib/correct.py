@@ -19,8 +19,8 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from . import catalogue
 from . import request as fields
 from .bundle import Label, ModelBundle
-from .clicks import CLICKED
-from .edit_learning import Lessons, learn, learn_clicks, length_scales, voxels_of
+from .clicks import CLICKED, reach_mm
+from .edit_learning import REACH_MM, Lessons, learn, learn_clicks, length_scales, voxels_of
 from .errors import UserError
 from .features import Features, extract
 from .image import read_labels, write_labels
@@ -122,32 +122,46 @@ def correct(
     """
     known = np.isin(edits.edited, [0, *(label.value for label in labels)])
     wrong = edits.touched & (edits.edited != edits.initial) & known
-    box = _surroundings(wrong, features.prepared.region, volume)
+    scales = _scales(edits, volume)
+    box = _surroundings(wrong, features.prepared.region, volume, scales)
     if box is None:
         return edits.edited, None
     lookup = np.array([0, *(label.value for label in labels)])
     part, spacing = edits.inside(box), volume.spacing_mm
     probabilities, values = features.inside(box)
-    reach = distance_transform_edt(~wrong[box], sampling=spacing[::-1] / length_scales(spacing))
+    reach = distance_transform_edt(~wrong[box], sampling=spacing[::-1] / scales)
     ordered = np.partition(probabilities, -2, axis=0)
     doubt = 1 - (ordered[-1] - ordered[-2])
     near, known = reach <= _NEAR, known[box] & (reach <= _FAR)
     teaches = part.touched & known & (part.clicked | near | (doubt > _SLIGHT_DOUBT))
-    lessons = _lessons(part, teaches, wrong[box], _classes(part.edited, lookup), probabilities, values, spacing)
+    stretch, classes = scales / length_scales(spacing), _classes(part.edited, lookup)
+    lessons = _lessons(part, teaches, wrong[box], classes, stretch, probabilities, values, spacing)
     free = ~part.touched & ~part.locked & known & _inside(features, box) & (near | (doubt > _DOUBT))
     result = edits.edited.copy()
     result[box] = _decided(part, free, lessons, lookup, probabilities, values, spacing, report)
     return result, lessons.strength
 
 
-def _lessons(part: Edits, teaches, wrong, classes, probabilities, values, spacing) -> Lessons:
+def _lessons(part: Edits, teaches, wrong, classes, stretch, probabilities, values, spacing) -> Lessons:
     """From the voxels that teach: strokes when one of them was wrong, and clicks."""
     drawn, clicked = teaches & ~part.clicked, teaches & part.clicked
     strokes = learn(drawn, classes, probabilities, values, spacing) if (drawn & wrong).any() else None
+    lessons = Lessons(strokes, None, stretch)
     if not clicked.any():
-        return Lessons(strokes, None)
-    voxels, said = voxels_of(clicked, probabilities, values, spacing), probabilities[:, clicked].T
-    return Lessons(strokes, learn_clicks(voxels, Lessons(strokes, None).scores(said, voxels), classes[clicked]))
+        return lessons
+    voxels = voxels_of(clicked, probabilities, values, spacing)
+    said = lessons.scores(probabilities[:, clicked].T, voxels)
+    return Lessons(strokes, learn_clicks(voxels.for_clicks(stretch), said, classes[clicked]), stretch)
+
+
+def _scales(edits: Edits, volume: Volume) -> np.ndarray:
+    """`length_scales`, larger where clicks on large structures are felt farther; the smallest clicked one counts."""
+    reach = REACH_MM
+    if edits.clicked is not None and edits.clicked.any():
+        values = np.unique([edits.initial[edits.clicked], edits.edited[edits.clicked]])
+        sizes = [np.count_nonzero(edits.edited == value) for value in values if value > 0]
+        reach = max(reach, reach_mm(min(sizes, default=0), volume.spacing_mm))
+    return length_scales(volume.spacing_mm, reach)
 
 
 def _decided(part: Edits, free, lessons: Lessons, lookup, probabilities, values, spacing, report) -> np.ndarray:
@@ -170,12 +184,12 @@ def _classes(edited: np.ndarray, lookup: np.ndarray) -> np.ndarray:
     return np.where(lookup[order][found] == edited, order[found], 0)
 
 
-def _surroundings(wrong: np.ndarray, region: Box, volume: Volume) -> Box | None:
+def _surroundings(wrong: np.ndarray, region: Box, volume: Volume, scales: np.ndarray) -> Box | None:
     """The part of the region of interest that edits can reach; None without any."""
     found = find_objects(wrong.astype(np.uint8))
     if not found:
         return None
-    reach = np.ceil(_FAR * length_scales(volume.spacing_mm) / volume.spacing_mm[::-1]).astype(int)
+    reach = np.ceil(_FAR * scales / volume.spacing_mm[::-1]).astype(int)
     box = []
     for part, whole, far in zip(found[0], region, reach, strict=True):
         low, high = max(whole.start, part.start - far), min(whole.stop, part.stop + far)

@@ -46,9 +46,9 @@ class Voxels:
     def __len__(self) -> int:
         return len(self.places)
 
-    def without_logits(self) -> Voxels:
-        """As clicks see them: what the network says is in what they change already."""
-        return Voxels(self.places, self.features, self.logits[:, :0])
+    def for_clicks(self, stretch: np.ndarray) -> Voxels:
+        """As clicks see them: with what the network says in what they change already, and `Lessons.stretch`."""
+        return Voxels((self.places / stretch).astype(np.float32), self.features, self.logits[:, :0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,14 @@ class Lesson:
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
-    """What was learned from strokes and slices, and then from clicks; None where there were none."""
+    """What was learned from strokes and slices, and then from clicks; None where there were none.
+
+    `stretch`, (3,) along (Z, Y, X), is how many times farther a click is felt than a stroke.
+    """
 
     strokes: Lesson | None
     clicks: Lesson | None
+    stretch: np.ndarray
 
     @property
     def strength(self) -> float:
@@ -100,7 +104,7 @@ class Lessons:
         """
         then = said + self.strokes.residual(voxels, check) if self.strokes and self.strokes.strength else said
         if self.clicks:
-            then = log_probabilities(then) + self.clicks.residual(voxels.without_logits(), check)
+            then = log_probabilities(then) + self.clicks.residual(voxels.for_clicks(self.stretch), check)
         return then
 
 
@@ -125,9 +129,9 @@ def log_probabilities(said: np.ndarray) -> np.ndarray:
     return np.log(np.clip(said, 1e-3, 1)).astype(np.float32)
 
 
-def length_scales(spacing_mm) -> np.ndarray:
+def length_scales(spacing_mm, reach_mm: float = REACH_MM) -> np.ndarray:
     """(3,) mm along (Z, Y, X): how far an edit is felt."""
-    return np.maximum(REACH_MM, SLICES * np.array(spacing_mm[::-1]))
+    return np.maximum(reach_mm, SLICES * np.array(spacing_mm[::-1]))
 
 
 def kernel(a: Voxels, b: Voxels) -> np.ndarray:
@@ -163,7 +167,7 @@ def learn_clicks(clicked: Voxels, said: np.ndarray, right: np.ndarray) -> Lesson
     """Learn from clicked voxels: the change of log probabilities that makes the decided class lead there.
 
     Args:
-        clicked: N of them.
+        clicked: N of them, as `Voxels.for_clicks` gives them.
         said: (N, K) probabilities so far, that of strokes learned.
         right: (N,) class indices as decided.
     """
@@ -177,9 +181,8 @@ def learn_clicks(clicked: Voxels, said: np.ndarray, right: np.ndarray) -> Lesson
     missing = np.maximum(0, CLICK_LEAD - (logits[rows, right] - others[rows, rival])) / 2
     change = np.zeros_like(logits)
     change[rows, right], change[rows, rival] = missing, -missing
-    examples = clicked.without_logits()
-    factor = cho_factor(kernel(examples, examples) + CLICK_NOISE * np.eye(len(rows), dtype=np.float32), lower=True)
-    return Lesson(examples, cho_solve(factor, change), 1.0, float((missing > 0).sum()), 0.0)
+    factor = cho_factor(kernel(clicked, clicked) + CLICK_NOISE * np.eye(len(rows), dtype=np.float32), lower=True)
+    return Lesson(clicked, cho_solve(factor, change), 1.0, float((missing > 0).sum()), 0.0)
 
 
 def _sample(error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from test_correct import LABELS, edits_of, looked_at, mean_dice, phantom  # noqa: F401
 
 from MambaSegLib import catalogue
-from MambaSegLib.clicks import CLICKED, Click, decide, radius_mm
+from MambaSegLib.clicks import CLICKED, Click, decide, radius_mm, reach_mm
 from MambaSegLib.correct import Edits, correct, run
 from MambaSegLib.image import read_labels, read_volume
 from MambaSegLib.job import Report
@@ -19,6 +19,7 @@ def test_a_ball_is_as_large_as_the_structure_allows():
     hippocampus, ventricle = radius_mm(1500, (1, 1, 1)), radius_mm(100_000, (1, 1, 1))
     assert 0.4 < hippocampus < 0.6 and 1.5 < ventricle < 2.5
     assert radius_mm(100_000 * 8, (0.5, 0.5, 0.5)) == pytest.approx(ventricle), "mm, not voxels"
+    assert 3 < reach_mm(1500, (1, 1, 1)) < 4 and 6 < reach_mm(100_000, (1, 1, 1)) < 9
 
 
 def test_a_click_decides_what_shows_the_same_within_its_ball():
