@@ -231,12 +231,12 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     currentPath = Property(str, lambda self: self._edit.text, lambda self, path: self._edit.setText(path))
     label = stored(str, "label", "")
     settingKey = stored(str, "settingKey", "")
-    filters = stored(int, "filters", 0)
+    filters = stored(int, "filters", 0x6057)
     options = stored(int, "options", 0)
     nameFilters = stored("QStringList", "nameFilters", [])
     showBrowseButton = stored(bool, "showBrowseButton", True)
     showHistoryButton = stored(bool, "showHistoryButton", True)
-    sizeAdjustPolicy = stored(int, "sizeAdjustPolicy", 0)
+    sizeAdjustPolicy = stored(int, "sizeAdjustPolicy", 2)
     minimumContentsLength = stored(int, "minimumContentsLength", 0)
 
     def addCurrentPathToHistory(self) -> None:

@@ -62,10 +62,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     switchToSegmentationsButtonVisible = stored(bool, "switchToSegmentationsButtonVisible", True)
     undoEnabled = stored(bool, "undoEnabled", True)
     readOnly = stored(bool, "readOnly", False)
-    effectButtonStyle = stored(int, "effectButtonStyle", 3)
+    effectButtonStyle = stored(int, "effectButtonStyle", 0)
     effectColumnCount = stored(int, "effectColumnCount", 2)
     unorderedEffectsVisible = stored(bool, "unorderedEffectsVisible", True)
-    defaultTerminologyEntrySettingsKey = stored(str, "defaultTerminologyEntrySettingsKey", "")
+    defaultTerminologyEntrySettingsKey = stored(
+        str, "defaultTerminologyEntrySettingsKey", "Segmentations/DefaultTerminologyEntry"
+    )
     defaultTerminologyEntry = stored(str, "defaultTerminologyEntry", "")
     jumpToSelectedSegmentEnabled = stored(bool, "jumpToSelectedSegmentEnabled", False)
     maximumNumberOfUndoStates = Property(

@@ -108,7 +108,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     editEnabled = stored(bool, "editEnabled", False)
     selectNodeUponCreation = stored(bool, "selectNodeUponCreation", True)
     baseName = stored(str, "baseName", "")
-    interactionNodeSingletonTag = stored(str, "interactionNodeSingletonTag", "")
+    interactionNodeSingletonTag = stored(str, "interactionNodeSingletonTag", "Singleton")
     currentNodeID = Property(
         str,
         lambda self: self._node.GetID() if self._node else "",

@@ -114,6 +114,8 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
 
     checkedNodesChanged = Signal()
     CPP_SIGNALS = {**qMRMLNodeComboBox.CPP_SIGNALS, "checkedNodesChanged()": "checkedNodesChanged"}  # noqa: RUF012
+    addEnabled = stored(bool, "addEnabled", False)
+    removeEnabled = stored(bool, "removeEnabled", False)
 
     def __init__(self, parent=None):
         super().__init__(parent)
