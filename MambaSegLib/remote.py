@@ -51,22 +51,22 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         raise UserError(f"Different output files were expected, but all are '{params['output']}'.", "Rename one.")
     with tempfile.TemporaryDirectory(prefix="mambaseg-", ignore_cleanup_errors=True) as folder:
         luggage = Luggage(job, params, Path(folder), report)
-        link = _link(kept, request["computer"], computer, report, is_courtesy)
         try:
+            link = _link(kept, request["computer"], computer, report, is_courtesy)
             return _Visit(link, report, luggage, wanted, is_courtesy).run(job)
         except Cancelled:
-            link.cancel()
+            if "link" in kept:
+                kept["link"][1].cancel()
             raise
         finally:
-            if warm is None or not link.is_open:
-                link.close()
-                kept.pop("link", None)
+            if "link" in kept and (warm is None or not kept["link"][1].is_open):
+                kept.pop("link")[1].close()
 
 
 def _link(kept: dict, text: str, computer: remote_computer.Computer, report: Report, is_courtesy: bool) -> Link:
     """The connection that is there, or a new one; one at a time."""
     known, link = kept.get("link", (None, None))
-    if known == text and link.is_open:
+    if known == text and link.is_open and link.responds(report):
         return link
     if is_courtesy:
         raise UserError(f"There is no connection to {computer.name} yet.", "Start a run.")

@@ -67,6 +67,7 @@ class Unit:
 
     def pieces(self) -> Iterator[dict]:
         """The params of the far job "receive", in order."""
+        unit = self.id
         for name, path in self.files.items():
             digest, offset = hashlib.sha256(), 0
             with open(path, "rb") as file:
@@ -76,7 +77,7 @@ class Unit:
                     digest.update(data)
                     text = base64.b64encode(data).decode("ascii")
                     end = "" if following else digest.hexdigest()
-                    yield {"unit": self.id, "name": name, "offset": offset, "data": text, "sha256": end}
+                    yield {"unit": unit, "name": name, "offset": offset, "data": text, "sha256": end}
                     offset += len(data)
                     if not following:
                         break

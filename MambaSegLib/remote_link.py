@@ -25,6 +25,7 @@ from .remote_protocol import LINE_BYTES, SIGN_OF_LIFE_S
 
 _POLL_S = 0.1
 _START_S = 60.0  # a slow login, and Python from a cold disk
+_RESPONSE_S = 5.0  # of a connection that stood before; a computer that slept has lost it without a word
 _CANCEL_S = 0.7  # the panel insists after 1.5 s
 _END_S = 3.0
 _GREETING_LINES = 200  # what the login may print before the worker speaks
@@ -84,19 +85,20 @@ class Link:
         self._send(encode_request(Request(request_id, job, params)))
         return request_id
 
-    def answer(self, report: Report, on_event: Callable[[dict], None] | None = None) -> dict:
+    def answer(self, report: Report, on_event: Callable[[dict], None] | None = None, end: float | None = None) -> dict:
         """The ending of the oldest request that waits: event "finished", "failed" or "cancelled".
 
         Args:
             report: is asked for cancellation all the time.
             on_event: gets the events before it.
+            end: of the wait for an event, as `time.monotonic` counts.
 
         Raises:
-            UserError: the connection is lost, or what comes is no answer. Cancelled: by the report.
+            UserError: the connection is lost, or what comes is no answer, or nothing. Cancelled: by the report.
         """
         oldest = next(iter(self._waiting))
         while True:
-            event = self._event(report)
+            event = self._event(report, end)
             if event.get("id") != oldest:
                 raise remote_computer.not_understood(self.computer, "it answers another question")
             if event["event"] in ENDINGS:
@@ -109,6 +111,16 @@ class Link:
         """`post` and `answer` of a request that nothing waits before."""
         self.post(job, params)
         return self.answer(report)
+
+    def responds(self, report: Report) -> bool:
+        """Whether the worker there answers within a few seconds; the link is closed if not."""
+        self.post("check", {"units": {}})
+        try:
+            self.answer(report, end=time.monotonic() + _RESPONSE_S)
+            return True
+        except UserError:
+            self.close()
+            return False
 
     def cancel(self) -> None:
         """Stop what is at work there. The link stays open if that ends soon; if not, it is closed."""

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 from remote_cases import FAR, far, files_of, request, until, voxels
 
-from MambaSegLib import batch, correct, remote, remote_files, segment
+from MambaSegLib import batch, correct, remote, remote_files, remote_link, segment
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.errors import Cancelled, UserError
 from MambaSegLib.image import read_volume
@@ -182,7 +182,18 @@ def test_cancel_when_nobody_listens(warm, noise, tiny_bundle, tmp_path):
     for pid in processes:
         os.kill(pid, signal.SIGCONT)
     assert "link" not in warm
-    assert far({}, warm, "devices")["devices"], "a new connection"
+
+
+@posix
+def test_connection_that_was_lost_in_silence_is_made_anew(warm, monkeypatch):
+    monkeypatch.setattr(remote_link, "_RESPONSE_S", 0.5)
+    far({}, warm, "devices")
+    old, processes = warm["link"][1], far_processes(warm)
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    assert far({}, warm, "devices")["devices"] and warm["link"][1] is not old
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
 
 
 @posix
