@@ -35,6 +35,7 @@ class ClickView(VTKObservationMixin):
         self.addObserver(selection, selection.ActivePlaceNodeIDChangedEvent, self._onMode)
 
     def enter(self) -> None:
+        self._observe()
         self.keys.install()
         for action, (belongs, text) in {
             "belongs": (True, _("Then click in the views where the structure selected above belongs.")),
@@ -90,6 +91,10 @@ class ClickView(VTKObservationMixin):
             return
         self._editor.widget.setActiveEffect(None)  # or the brush would draw as well
         Clicks.startPlacing(belongs)
+        self._observe()
+
+    def _observe(self) -> None:
+        """Both lists, as far as they are there."""
         self.removeObservers(self._onPoint)
         for node in filter(None, map(Clicks.listOf, (True, False))):
             for event in (node.PointPositionDefinedEvent, node.PointRemovedEvent, node.PointEndInteractionEvent):

@@ -106,6 +106,7 @@ class CorrectPage(Page):
             Decisions.forget(node)
 
     def _leaveScene(self) -> None:
+        Clicks.stopPlacing()
         self.run.drop()
         self.editor.leaveScene()
 

@@ -78,6 +78,12 @@ def test_buttons_start_and_stop_the_real_place_mode(user, shaped, page, place): 
         assert button.checked and ("H" in button.toolTip) == (action == "belongs")
     user.open("SegmentPage")
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform and not page.clicks.keys.shortcuts
+    user.open("CorrectPage")
+    user.click(user.ui.belongsButton)
+    slicer.mrmlScene.Clear(0)
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform, (
+        "or a click would make a list of its own"
+    )
 
 
 def test_points_look_right_and_are_not_saved(user, shaped, page, place, quiet, crop, tmp_path):  # noqa: F811
