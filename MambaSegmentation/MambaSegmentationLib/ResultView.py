@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 from MambaSegLib.wording import counted
 
 from . import SceneIO, SegmentNumbers, SegmentVoxels, TableView
+from .PanelState import PanelState
 
 _SWATCH_PIXELS = 14
 _AMOUNT, _MEAN = 2, 3  # columns
@@ -14,21 +15,43 @@ _AMOUNT, _MEAN = 2, 3  # columns
 class ResultView:
     """Shows the result that a segmentation node carries; hidden for any other node."""
 
-    def __init__(self, section, label, table, copyButton):
-        self._section, self._label, self._table, self._copyButton = section, label, table, copyButton
+    def __init__(self, ui, state: PanelState):
+        self._section, self._label, self._table = ui.resultSection, ui.resultLabel, ui.resultTable
+        self._surfaceBox, self._state = ui.showSurfaceCheckBox, state
+        self._isReading = False
         self._node = self._result = None
         self._rows: list[dict] = []
         self._numbers = SegmentNumbers.SegmentNumbers()
-        header = table.horizontalHeader()
+        header = self._table.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(_AMOUNT, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(_MEAN, qt.QHeaderView.ResizeToContents)
-        copyButton.connect("clicked()", self._onCopy)
-        self.show(None)
+        ui.copyResultButton.connect("clicked()", self._onCopy)
+        self._surfaceBox.connect("toggled(bool)", self._onShowSurface)
+        self._show(None, isNew=False)
 
-    def show(self, segmentationNode, isNew: bool = False) -> None:
-        """isNew: just made by the model, so that its numbers hold."""
+    def bind(self) -> None:
+        """Show what the state says."""
+        self._isReading = True
+        self._surfaceBox.checked = self._state.showSurface
+        self._isReading = False
+        self._show(self._state.resultSegmentation, isNew=False)
+
+    def take(self, segmentationNode) -> None:
+        """A result that the model has just made: its numbers hold."""
+        self._state.resultSegmentation = segmentationNode
+        if self._state.showSurface:
+            SceneIO.showSurface(segmentationNode, True)
+        self._show(segmentationNode, isNew=True)
+
+    def drop(self, node) -> None:
+        """The node goes."""
+        if node is self._state.resultSegmentation:
+            self._state.resultSegmentation = None
+            self._show(None, isNew=False)
+
+    def _show(self, segmentationNode, isNew: bool) -> None:
         self.stop()
         self._node, self._result = segmentationNode, SceneIO.resultOf(segmentationNode)
         self._section.visible = self._result is not None
@@ -37,6 +60,11 @@ class ResultView:
         self._numbers.state = SegmentNumbers.stateOf(segmentationNode) if isNew else ()
         self._fill(self._result["segments"])
         self.follow()
+
+    def _onShowSurface(self, isShown: bool) -> None:
+        self._state.showSurface = isShown
+        if self._state.resultSegmentation and not self._isReading:
+            SceneIO.showSurface(self._state.resultSegmentation, isShown)
 
     def follow(self) -> None:
         """Count anew what was edited since; the table changes a moment later."""

@@ -1,5 +1,7 @@
 """Images to try a model with: found, downloaded and checked by Slicer's Sample Data module, at one click."""
 
+from collections.abc import Callable
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -67,3 +69,27 @@ def registerAtStart() -> None:
     """Called when Slicer has started: its Sample Data module exists from then on."""
     if hasattr(slicer.modules, "sampledata"):
         register()
+
+
+class SampleButton:
+    """Loads a public image that suits the model; hidden when there is none. `onLoaded(volumeNode)` is told."""
+
+    def __init__(self, button, view, onLoaded: Callable):
+        self._button, self._view, self._onLoaded = button, view, onLoaded
+        self._modality = ""
+        button.connect("clicked()", self._onClicked)
+
+    def offer(self, bundle) -> None:
+        """For the chosen model, None without one."""
+        self._modality = modalityFor(bundle) if bundle else ""
+        self._button.visible = bool(self._modality)
+        tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
+        self._button.toolTip = tip.format(modality=self._modality)
+
+    def _onClicked(self) -> None:
+        try:
+            node = load(self._modality)
+        except UserError as error:
+            self._view.message("error", error.message, error.hint)
+            return
+        self._onLoaded(node)

@@ -1,14 +1,12 @@
 """The page Segment: which image, which model, how; the result with its volumes."""
 
 import qt
-import vtk
 from slicer.i18n import tr as _
-
-from MambaSegLib.errors import UserError
 
 from . import FarComputer, Inputs, Regions, Samples, SceneFacts, SceneIO
 from .EstimateView import EstimateView
 from .FolderView import FolderView
+from .InputWatch import InputWatch
 from .JobQueue import Task
 from .Jobs import Listener
 from .ModelFiles import ModelFiles
@@ -28,7 +26,7 @@ class SegmentPage(Page):
         Page.__init__(self, ui, state, services)
         self._isReading = False
         self.sequences = SequenceLogic(services.segment)
-        self.resultView = ResultView(ui.resultSection, ui.resultLabel, ui.resultTable, ui.copyResultButton)
+        self.resultView = ResultView(ui, state)
         self.models = ModelPicker(ui.modelSearch, ui.modelList, ui.modelCard, services.models, self._onChoice)
         self.modelFiles = ModelFiles(ui.modelFilesButton, self.models, services, self._onModelAdded)
         self.options = SegmentOptions(ui, state, services.worker, self._update)
@@ -36,8 +34,8 @@ class SegmentPage(Page):
         self.moreInputs = MoreInputs(*inputs, self._onMoreInputs)
         self.estimate = EstimateView(ui.estimateLabel, services.segment, self._choices)
         self.folder = FolderView(ui, state, services, self._folderChoices)
-        self._soon = qt.QTimer()
-        self._soon.setSingleShot(True)
+        self.sample = Samples.SampleButton(ui.sampleButton, services.view, ui.volumeSelector.setCurrentNode)
+        self._watch = InputWatch(self.refresh)
         self._connect()
 
     def enter(self) -> None:
@@ -51,7 +49,7 @@ class SegmentPage(Page):
 
     def cleanup(self) -> None:
         Page.cleanup(self)
-        self._soon.stop()
+        self._watch.stop()
         self.estimate.stop()
         self.folder.stop()
         self.resultView.stop()
@@ -65,11 +63,8 @@ class SegmentPage(Page):
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRoi)
         ui.otherVolumesSelector.connect("checkedNodesChanged()", self._onChoice)
         ui.allFramesCheckBox.connect("toggled(bool)", self._onChoice)
-        ui.showSurfaceCheckBox.connect("toggled(bool)", self._onShowSurface)
         ui.fitRoiButton.connect("clicked()", self._onFitRoi)
-        ui.sampleButton.connect("clicked()", self._onSample)
         ui.segmentButton.connect("clicked()", self._onSegment)
-        self._soon.connect("timeout()", self.refresh)
 
     def _onChoice(self) -> None:
         """Some input was chosen: remember all of them."""
@@ -86,7 +81,8 @@ class SegmentPage(Page):
         self._onMoreInputs()
 
     def _onMoreInputs(self) -> None:
-        self._observeInputs()
+        # What made the inputs unusable may be put right elsewhere.
+        self._watch.watch((self.state.inputVolume, *self.state.moreInputs, self.state.roi))
         self._update()
 
     def _showInputs(self) -> None:
@@ -101,21 +97,7 @@ class SegmentPage(Page):
         ui.allFramesCheckBox.visible = frames > 1
         ui.allFramesCheckBox.text = _("All {n} frames of the se&quence").format(n=frames)
         ui.otherVolumesSelector.visible = ui.otherVolumesLabel.visible = not self.moreInputs.selectors
-        _offerSample(ui.sampleButton, bundle)
-
-    def _observeInputs(self) -> None:
-        """What made the inputs unusable may be put right elsewhere: by the handles in a view, in another module."""
-        self.removeObservers(self._onInputModified)
-        state = self.state
-        # One volume may be chosen at two places, wrongly.
-        nodes = {node.GetID(): node for node in (state.inputVolume, *state.moreInputs, state.roi) if node}
-        for node in nodes.values():
-            if node is not state.roi:
-                self.addObserver(node, node.ImageDataModifiedEvent, self._onInputModified)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onInputModified)
-
-    def _onInputModified(self, caller, event) -> None:
-        self._soon.start(0)
+        self.sample.offer(bundle)
 
     def _onModelAdded(self, folder: str) -> None:
         """Choose it; a version that is not in use is not in the list, and the choice stays."""
@@ -134,14 +116,6 @@ class SegmentPage(Page):
     def _onFitRoi(self) -> None:
         Regions.fit(self.state.roi, self.state.inputVolume)
         self._update()
-
-    def _onSample(self) -> None:
-        try:
-            node = Samples.load(Samples.modalityFor(self.models.entry.bundle))
-        except UserError as error:
-            self.services.view.message("error", error.message, error.hint)
-            return
-        self.ui.volumeSelector.setCurrentNode(node)
 
     def _onSegment(self) -> None:
         if not FarComputer.mayGo():
@@ -170,11 +144,6 @@ class SegmentPage(Page):
         bundle = self.models.entry.bundle if self.models.entry else None
         return bundle, self.options.request(), _missingModel(self.models.entry) or self.options.missing
 
-    def _onShowSurface(self, isShown: bool) -> None:
-        self.state.showSurface = isShown
-        if self.state.resultSegmentation and not self._isReading:
-            SceneIO.showSurface(self.state.resultSegmentation, isShown)
-
     # From the state to the widgets
 
     def bind(self) -> None:
@@ -187,11 +156,10 @@ class SegmentPage(Page):
             for node in (n for n in state.otherVolumes if n):
                 ui.otherVolumesSelector.setCheckState(node, qt.Qt.Checked)
             ui.allFramesCheckBox.checked = state.allFrames
-            ui.showSurfaceCheckBox.checked = state.showSurface
             self.options.bind()
             self.moreInputs.bind()
             self.folder.bind()
-            self.resultView.show(state.resultSegmentation)
+            self.resultView.bind()
         finally:
             self._isReading = False
         _takeOnlyVolume(self.ui.volumeSelector)
@@ -210,9 +178,7 @@ class SegmentPage(Page):
         if node is self.ui.roiSelector.currentNode():
             self.ui.roiSelector.setCurrentNode(None)
         self.moreInputs.drop(node)
-        if node is self.state.resultSegmentation:
-            self.state.resultSegmentation = None
-            self.resultView.show(None)
+        self.resultView.drop(node)
 
     def _readModels(self) -> None:
         self.models.refresh()
@@ -250,10 +216,7 @@ class SegmentPage(Page):
     def _onFinished(self, segmentationNode, result: dict, memoryMb: float) -> None:
         self.services.models.noteRun(result, memoryMb)
         self.models.showCard()
-        self.state.resultSegmentation = segmentationNode
-        if self.state.showSurface:
-            SceneIO.showSurface(segmentationNode, True)
-        self.resultView.show(segmentationNode, isNew=True)
+        self.resultView.take(segmentationNode)
         self.services.refresh()
 
 
@@ -262,13 +225,6 @@ def _takeOnlyVolume(selector) -> None:
     volumes = SceneIO.volumes()
     if selector.currentNode() is None and len(volumes) == 1:
         selector.setCurrentNode(volumes[0])
-
-
-def _offerSample(button, bundle) -> None:
-    modality = Samples.modalityFor(bundle) if bundle else ""
-    button.visible = bool(modality)
-    tip = _("Download a public {modality} image with Slicer's Sample Data module and choose it.")
-    button.toolTip = tip.format(modality=modality)
 
 
 def _missingImage(volumeNode, roiNode) -> str:

@@ -103,7 +103,7 @@ def test_a_part_of_the_grid_and_another_grid(user, result, crop, wait_until):
     slicer.vtkOrientedImageDataResample.CopyImage(whole, part, extent)
     result.GetSegmentation().GetSegment(segment_id).AddRepresentation(SegmentVoxels.REPRESENTATION, part)
     assert part.GetExtent() == extent
-    user.panel.page("SegmentPage").resultView.show(result)
+    user.panel.page("SegmentPage").resultView.bind()
     wait_until(lambda: table(user) == expected(result, crop), 10)
     assert table(user)[0][2]
     crop.SetSpacing(0.5, 0.5, 0.5)
