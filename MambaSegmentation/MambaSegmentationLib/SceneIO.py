@@ -171,7 +171,7 @@ class ExchangeFolder:
         if problem:
             raise problem
         path = self.newFile("geometry.nrrd")
-        path.write_text(_nrrdHeader(volumeNode), encoding="ascii")
+        path.write_text(nrrdHeader(volumeNode), encoding="ascii")
         return path
 
     def remove(self, path: Path) -> None:
@@ -185,12 +185,13 @@ class ExchangeFolder:
         self._volumes.clear()
 
 
-def _nrrdHeader(volumeNode) -> str:
+def nrrdHeader(volumeNode, number: str = "float") -> str:
+    """What stands before the voxels, numbers of that type, in a file with the volume's geometry."""
     columns = ijkToLps(volumeNode).T
     vectors = ["({})".format(",".join(repr(float(value)) for value in column)) for column in columns]
     size = " ".join(map(str, volumeNode.GetImageData().GetDimensions()))
     return (
-        "NRRD0004\ntype: float\ndimension: 3\nspace: left-posterior-superior\n"
+        f"NRRD0004\ntype: {number}\ndimension: 3\nspace: left-posterior-superior\n"
         f"sizes: {size}\nspace directions: {' '.join(vectors[:3])}\nkinds: domain domain domain\n"
         f"endian: little\nencoding: raw\nspace origin: {vectors[3]}\n\n"
     )

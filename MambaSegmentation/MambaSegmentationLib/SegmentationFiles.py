@@ -68,7 +68,7 @@ def structures(segmentationNode) -> list[dict]:
 def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
     """The numbers of the segments, (K, J, I), and the names of those of which later ones cover voxels."""
     ids = list(segmentationNode.GetSegmentation().GetSegmentIDs())
-    grid = SegmentVoxels.gridOf(segmentationNode, volumeNode)
+    grid = _geometryOf(segmentationNode, volumeNode)
     layers = SegmentVoxels.layers(segmentationNode)
     places = [_placeOf(image, grid) for image, _values in layers]
     if None in places:  # regridded, or beyond the image
@@ -76,7 +76,9 @@ def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
     result = np.zeros(grid.GetDimensions()[::-1], np.uint8 if len(ids) < 256 else np.uint16)
     arrays = [SegmentVoxels.arrayOf(image) for image, _values in layers]
     if len(layers) == 1:
-        result[places[0]] = _table(layers[0][1], ids, arrays[0], result.dtype)[arrays[0]]
+        table = _table(layers[0][1], ids, arrays[0], result.dtype)
+        isSame = np.array_equal(table, np.arange(len(table)))  # as a rule: that spares a look-up per voxel
+        result[places[0]] = arrays[0] if isSame else table[arrays[0]]
         return result, []  # segments of one layer cannot overlap
     where = {i: (layer, value) for layer, (_image, values) in enumerate(layers) for i, value in values.items()}
     own = []
@@ -88,6 +90,17 @@ def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
     written = np.bincount(result.ravel(), minlength=len(ids) + 1)[1:]
     short = [i for i, before, after in zip(ids, own, written, strict=True) if before > after]
     return result, [SegmentVoxels.nameOf(segmentationNode, i) for i in short]
+
+
+def _geometryOf(segmentationNode, volumeNode):
+    """The volume's grid as `SegmentVoxels.gridOf` gives it, as a rule without its voxels."""
+    if segmentationNode.GetTransformNodeID() != volumeNode.GetTransformNodeID():
+        return SegmentVoxels.gridOf(segmentationNode, volumeNode)
+    grid, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    grid.SetExtent(volumeNode.GetImageData().GetExtent())
+    grid.SetGeometryFromImageToWorldMatrix(matrix)
+    return grid
 
 
 def _placeOf(image, grid) -> tuple | None:

@@ -58,6 +58,44 @@ def test_segments_of_one_layer(node):
     assert same(*node) == []
 
 
+def test_numbers_that_are_not_those_of_the_layer(node):
+    segmentation = node[0].GetSegmentation()
+    segmentation.CollapseBinaryLabelmaps(False)
+    segmentation.ReorderSegments(list(segmentation.GetSegmentIDs())[::-1])
+    assert same(*node) == []
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_under_a_transform(node, both):
+    import slicer
+    import vtk
+    from MambaSegmentationLib import SegmentationFiles
+
+    before = SegmentationFiles.numbers(*node)[0]
+    matrix = vtk.vtkTransform()
+    matrix.RotateWXYZ(30, 1, 1, 0)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(matrix.GetMatrix())
+    for item in node if both else node[1:]:
+        item.SetAndObserveTransformNodeID(transform.GetID())
+    same(*node)
+    assert np.array_equal(SegmentationFiles.numbers(*node)[0], before) == both
+
+
+def test_the_worker_reads_what_is_meant(node, tmp_path):
+    from MambaSegmentationLib import SegmentationFiles, SegmentVoxels
+
+    from MambaSegLib.image import read_labels
+
+    SegmentationFiles.writeForWorker(*node, tmp_path / "fast.nrrd")
+    SegmentationFiles.writeLabels(*node, tmp_path / "kept.seg.nrrd")
+    fast, kept = read_labels(tmp_path / "fast.nrrd"), read_labels(tmp_path / "kept.seg.nrrd")
+    assert fast.same_grid(kept) and np.array_equal(fast.array, kept.array) and fast.array.max() == 2
+    many = np.full(SHAPE, 300, np.uint16)
+    SegmentVoxels.writeLabels(many, node[1], tmp_path / "many.nrrd")
+    assert np.array_equal(read_labels(tmp_path / "many.nrrd").array, many)
+
+
 def test_overlapping_segments(node):
     put(*node, "inside b", np.s_[8:10, 9:12, 12:15])
     assert same(*node) == ["b"]
