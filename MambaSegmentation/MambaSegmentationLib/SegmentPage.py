@@ -168,7 +168,7 @@ class SegmentPage(Page):
     def refresh(self) -> None:
         _takeOnlyVolume(self.ui.volumeSelector)
         self._showInputs()
-        self._update()
+        self._onMoreInputs()  # the further inputs may have been proposed just now
 
     def setRunning(self, isRunning: bool) -> None:
         self._update()

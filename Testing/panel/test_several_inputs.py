@@ -211,3 +211,19 @@ def test_correction_looks_at_all_images_of_the_result(user, images, monkeypatch)
     expected = [slicer.util.arrayFromVolume(node) for node in images]
     assert len(written) == 2 and all(np.array_equal(a, b) for a, b in zip(written, expected, strict=True))
     user.panel.jobs.forget()
+
+
+def test_an_image_that_was_proposed_when_it_came_is_watched(user, crop):
+    """It was not chosen by anybody: the model was, before it was loaded."""
+    import slicer
+
+    crop.SetName("Case 1 T1")
+    user.ui.volumeSelector.setCurrentNode(crop)
+    user.choose_model(PAIR)
+    second = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, crop, "Case 1 T2")
+    slicer.app.processEvents()
+    assert rows(user)[0].currentNode() is second and user.ui.segmentButton.enabled
+    x, y, z = second.GetOrigin()
+    second.SetOrigin(x, y, z + 0.5)
+    slicer.app.processEvents()
+    assert "has not the same voxels" in user.ui.hintLabel.text and not user.ui.segmentButton.enabled
