@@ -130,9 +130,7 @@ def begin(
     hidden = (i for i in valueOf if not SegmentVoxels.isVisible(segmentationNode, i))
     kept = tuple(dict.fromkeys([*locked, *hidden]))
     allowed = ~isShared & ~np.isin(before, [valueOf[i] for i in kept if i in valueOf])
-    allowed &= _editable(editorNode, segmentationNode, volume)
-    if editorNode.GetOverwriteMode() == editorNode.OverwriteNone:
-        allowed &= before == 0
+    allowed &= _editable(editorNode, segmentationNode, volume, before)
     if roiNode:
         allowed &= Regions.inside(roiNode, volume)
     initial, _shared = SegmentVoxels.labels(segmentationNode, volume, valueOf, _firstLayers(segmentationNode))
@@ -211,7 +209,7 @@ def _region(found: np.ndarray, edited: np.ndarray, volume) -> list[float]:
     return np.c_[SceneIO.lpsBounds(volume, low[::-1] - 0.5, high[::-1] + 0.5)].ravel().tolist()
 
 
-def _editable(editorNode, segmentationNode, volume) -> np.ndarray:
+def _editable(editorNode, segmentationNode, volume, before: np.ndarray) -> np.ndarray:
     """bool, (Z, Y, X): where the masking settings of the Segment Editor allow edits."""
     voxels = slicer.util.arrayFromVolume(volume)
     voxels = voxels[..., 0] if voxels.ndim > 3 else voxels  # of a picture the editor masks by the first colour
@@ -219,6 +217,8 @@ def _editable(editorNode, segmentationNode, volume) -> np.ndarray:
     if editorNode.GetSourceVolumeIntensityMask():
         low, high = editorNode.GetSourceVolumeIntensityMaskRange()
         result &= (voxels >= low) & (voxels <= high)
+    if editorNode.GetOverwriteMode() == editorNode.OverwriteNone:
+        result &= before == 0
     mode, node = editorNode.GetMaskMode(), slicer.vtkMRMLSegmentationNode
     if mode == node.EditAllowedEverywhere:
         return result
