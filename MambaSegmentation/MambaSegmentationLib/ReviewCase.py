@@ -185,7 +185,7 @@ class ReviewCase:
                 _("A file of '{title}' was expected at '{path}', but there is none.").format(
                     title=self.entry.title, path=path
                 ),
-                _("Was the folder moved? Start the review again from where it is now."),
+                _("Bring it back and click the case again, or go on with the next one."),
             )
 
     def _load(self, load, path: Path, options: dict):

@@ -69,8 +69,7 @@ class ReviewList:
         """Returns which part of a long list is shown."""
         table, review = self._ui.reviewTable, self._review
         entries = review.entries()
-        current = review.case.entry.id if review.case else review.session and review.session.current
-        place = next((index for index, entry in enumerate(entries) if entry.id == current), None)
+        place = next((index for index, entry in enumerate(entries) if entry.id == review.here), None)
         first = (place or 0) // _PAGE * _PAGE
         rows = [self._texts(entry) for entry in entries[first : first + _PAGE]]
         ReviewWords.hold(table)  # else every new text measures all others

@@ -49,6 +49,7 @@ class Review:
         found = ReviewSources.entries(source, place, warn)
         path = Path(file) if file else ReviewSources.sessionFile(source, place, warn)
         self.leave()
+        self._tried = ""
         if path.exists():
             self.session = Session.open(path)
             return self.session.add(found)
@@ -59,11 +60,11 @@ class Review:
         """Go on with the review in that file; opens no case yet. Raises UserError."""
         session = Session.open(file)
         self.leave()
-        self.session = session
+        self.session, self._tried = session, ""
 
     def end(self) -> None:
         self.leave()
-        self.session = None
+        self.session, self._tried = None, ""
 
     def entries(self) -> list[worklist.Entry]:
         """What is shown, worst first."""
@@ -103,13 +104,13 @@ class Review:
         return case
 
     @property
-    def _here(self) -> str | None:
+    def here(self) -> str | None:
         """Id of the entry from which one goes on."""
-        return self.case.entry.id if self.case else self._tried or None
+        return self.case.entry.id if self.case else self._tried or (self.session and self.session.current)
 
     def neighbour(self, step: int) -> worklist.Entry | None:
         """The next (or, with -1, the previous) case of what is shown."""
-        return self.session.neighbour(self._here, step, self.shown, self.shown.structure)
+        return self.session.neighbour(self.here, step, self.shown, self.shown.structure)
 
     def first(self) -> worklist.Entry | None:
         """Where to go on: the case that was open last, else the worst one without a decision."""
@@ -121,7 +122,7 @@ class Review:
         """The worst case behind the open one that waits for a decision, else the worst one of all that wait."""
         entries = self.entries()
         ids = [entry.id for entry in entries]
-        here = ids.index(self._here) if self._here in ids else -1
+        here = ids.index(self.here) if self.here in ids else -1
         return next(iter(self._waiting([*entries[here + 1 :], *entries[: here + 1]])), None)
 
     def _waiting(self, entries: list) -> list:

@@ -14,6 +14,7 @@ def test_missing_files_are_told_and_passed_by(user, review_page, review_folder):
     user.click(user.ui.reviewAcceptButton)
     assert "c.nrrd" in user.message and review_page.review.case is None
     assert statuses(user) == ["accepted", "new", "new"], "a case that could not be opened is not begun"
+    assert user.ui.reviewTable.currentRow() == 1
     user.ui.reviewNextButton.click()  # its key works
     assert user.ui.reviewCaseLabel.text == "a"
     user.ui.reviewPreviousButton.click()
