@@ -59,7 +59,8 @@ class Link:
         self._inbox: queue.Queue[dict | str | None] = queue.Queue(_WAITING_EVENTS)
         self._is_closed = threading.Event()
         self._process = _started(computer)
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._read, self._listen)]
+        works = (self._write, self._read, lambda: _listen(self._process, computer.name, self._log))
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
         try:
@@ -141,7 +142,7 @@ class Link:
         self._outbox.put(None)
         with contextlib.suppress(OSError):
             self._process.terminate()
-        threading.Thread(target=self._insist, daemon=True).start()
+        threading.Thread(target=_insist, args=(self._process,), daemon=True).start()
 
     def _greet(self, report: Report) -> None:
         end = time.monotonic() + _START_S
@@ -190,12 +191,6 @@ class Link:
 
     # Each in a thread of its own
 
-    def _insist(self) -> None:
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:  # it does not listen
-            self._process.kill()
-
     def _write(self) -> None:
         pipe = self._process.stdin
         with contextlib.suppress(OSError, ValueError):  # the reader tells that it has ended
@@ -233,14 +228,6 @@ class Link:
                 continue
         return False
 
-    def _listen(self) -> None:
-        """What ssh and the worker there complain about goes into the log here."""
-        while line := self._process.stderr.readline(LINE_BYTES):
-            text = _plain_text(line.decode("utf-8", "replace").strip())
-            if text:
-                self._log.append(text)
-                print(f"{self.computer.name}: {text}", file=sys.stderr)
-
 
 def _started(computer: Computer) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_HANDED_ON}
@@ -251,6 +238,22 @@ def _started(computer: Computer) -> subprocess.Popen:
         return subprocess.Popen(computer.command, env=environment, **pipes, **apart)
     except OSError as error:
         raise remote_computer.not_started(computer, error) from error
+
+
+def _listen(process: subprocess.Popen, name: str, log: collections.deque[str]) -> None:
+    """What ssh and the worker there complain about goes into the log here."""
+    while line := process.stderr.readline(LINE_BYTES):
+        text = _plain_text(line.decode("utf-8", "replace").strip())
+        if text:
+            log.append(text)
+            print(f"{name}: {text}", file=sys.stderr)
+
+
+def _insist(process: subprocess.Popen) -> None:
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:  # it does not listen
+        process.kill()
 
 
 def plain(value):
