@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def process(task: dict, report: Report, warm: dict) -> dict:
     if done:
         return done
     try:
+        _keep_aside(Path(task["output"]), task["case"])
         result = _segment(task, report, warm)
         scores_file.write(task["output"], result, case=task["case"], fingerprint=task["fingerprint"])
         return receipt(task)
@@ -56,6 +58,13 @@ def process(task: dict, report: Report, warm: dict) -> dict:
         raise
     except Exception as error:  # whatever it is: the other cases go on, and the summary says it
         return {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
+
+
+def _keep_aside(file: Path, case: str) -> None:
+    """A result without a receipt may hold somebody's corrections: it gets another name, and is never overwritten."""
+    free = (file.with_name(f"{case}.earlier-{number}.seg.nrrd") for number in itertools.count(1))
+    if file.exists():
+        file.rename(next(path for path in free if not path.exists()))
 
 
 def _segment(task: dict, report: Report, warm: dict) -> dict:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MambaSegLib import batch, batch_case
+from MambaSegLib import batch, batch_case, scores_file
 from MambaSegLib.errors import Cancelled, MissingPackage, UserError
 from MambaSegLib.image import read_labels
 from MambaSegLib.job import Report, resolve
@@ -139,3 +139,14 @@ def test_looking_changes_nothing_and_tells_what_is_in_the_way(tmp_path, tiny_bun
     two = make_images(tmp_path / "two", ["x_0000.nrrd", "x_0001.nrrd", "y_0000.nrrd", "y_0001.nrrd"], size=4)
     with pytest.raises(UserError, match=r"1 image per case .* 'x' has 2"):
         batch.look(request(two, tiny_bundle, tmp_path / "new"), Report())
+
+
+def test_a_result_without_its_scores_is_kept(tmp_path, tiny_bundle):
+    images, output = make_images(tmp_path / "images", ["a.nrrd"]), tmp_path / "out"
+    batch.run(request(images, tiny_bundle, output), Report())
+    (output / "a.seg.nrrd").write_bytes(b"corrected by hand")
+    scores_file.path_of(output / "a.seg.nrrd").unlink()
+    again = batch.run(request(images, tiny_bundle, output, resume=True), Report())
+    assert (again["done"], again["skipped"]) == (1, 0)
+    assert (output / "a.earlier-1.seg.nrrd").read_bytes() == b"corrected by hand"
+    assert np.unique(read_labels(output / "a.seg.nrrd").array).size > 1
