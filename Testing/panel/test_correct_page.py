@@ -252,8 +252,8 @@ def test_masking_settings_are_obeyed(user, shaped, page, crop, monkeypatch):
     node.SetOverwriteMode(node.OverwriteNone)
     assert np.array_equal(corrected(), np.where(before == 0, rolled, before))
     node.SetOverwriteMode(node.OverwriteAllSegments)
+    node.SetMaskSegmentID(shaped.GetSegmentation().GetSegmentIDs()[0])  # first, or Slicer's widget undoes the mode
     node.SetMaskMode(shaped.EditAllowedInsideSingleSegment)
-    node.SetMaskSegmentID(shaped.GetSegmentation().GetSegmentIDs()[0])
     assert np.array_equal(corrected(), np.where(before == 1, rolled, before))
     node.SetMaskMode(shaped.EditAllowedOutsideAllSegments)
     assert np.array_equal(corrected(), np.where(before == 0, rolled, before))
