@@ -43,8 +43,7 @@ class FolderView:
         self._soon.setSingleShot(True)
         self._soon.setInterval(_QUIET_MS)
         self._soon.connect("timeout()", self._look)
-        for column in range(2):
-            ui.folderFailedTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        ui.folderFailedTable.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)  # the reason: most room
         self._connect()
         self._showFailed([])
 
