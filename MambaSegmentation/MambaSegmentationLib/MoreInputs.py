@@ -94,6 +94,7 @@ class MoreInputs:
     def _row(self, index: int, wanted: dict) -> tuple:
         label, selector = qt.QLabel(f"{wanted['name']}:"), slicer.qMRMLNodeComboBox()
         selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        selector.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)  # however long the names are
         selector.showChildNodeTypes = False
         selector.noneEnabled = True
         selector.addEnabled = selector.removeEnabled = selector.renameEnabled = False

@@ -20,6 +20,8 @@ from PySide6.QtCore import Property, Signal
 from .ui_loader import double
 from .widgets_ctk import ctkSliderWidget, setter_slots, stored
 
+# "Rename current ...", "Create new ...": the real one is never narrower than these rows, 143 points without any node.
+_LETTERS_OF_ITS_OWN_ROWS = 14
 _SIGNALS_OF_EMPTY_SCENE = {False: 1, True: 5}  # noneEnabled -> how often the real widget says None
 
 
@@ -122,6 +124,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._going: list = []
         self._box = QtWidgets.QComboBox(self)
         self._box.sizePolicy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
+        self._box.setMinimumContentsLength(_LETTERS_OF_ITS_OWN_ROWS)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
