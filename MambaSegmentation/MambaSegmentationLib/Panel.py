@@ -109,7 +109,10 @@ class Panel(VTKObservationMixin):
         area.setFrameShape(qt.QFrame.NoFrame)
         area.setWidget(widget)
         widget.setMRMLScene(slicer.mrmlScene)
-        self.pages[pageClass.__name__] = pageClass(slicer.util.childWidgetVariables(widget), self.state, self.services)
+        ui = slicer.util.childWidgetVariables(widget)
+        for section in (w for w in vars(ui).values() if w.className() == "ctkCollapsibleButton"):
+            section.connect("contentsCollapsed(bool)", lambda isCollapsed, s=section: isCollapsed or _showContents(s))
+        self.pages[pageClass.__name__] = pageClass(ui, self.state, self.services)
         index = self.ui.pageTabs.addTab(area, pageClass.title)
         self.ui.pageTabs.setTabToolTip(index, pageClass.toolTip)
 
@@ -182,3 +185,13 @@ class Panel(VTKObservationMixin):
     def _onSceneChanged(self, caller, event) -> None:
         self._isClosing = False
         self._bind()
+
+
+def _showContents(section) -> None:
+    """CTK leaves a section empty for good that came, folded, while another tab was shown.
+
+    Shows what is not hidden on its own account.
+    """
+    for child in section.children():
+        if child.inherits("QWidget") and child.isHidden() and child.property("visibilityToParent") in (None, True):
+            child.show()

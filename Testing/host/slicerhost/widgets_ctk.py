@@ -50,9 +50,9 @@ class _Collapsing:
         for child in self.children():
             if isinstance(child, QtWidgets.QWidget) and not child.isWindow():
                 if collapsed:
-                    child.setProperty("shownBefore", not child.isHidden())
+                    child.setProperty("visibilityToParent", not child.isHidden())
                     child.hide()
-                elif child.property("shownBefore") in (None, True):
+                elif child.property("visibilityToParent") in (None, True):
                     child.show()
         self.updateGeometry()
 
