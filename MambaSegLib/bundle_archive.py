@@ -13,7 +13,6 @@ import re
 import shutil
 import stat
 import struct
-import uuid
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from .card import card_markdown
 from .catalogue import DECISION_FILE, THUMBNAIL_FILE, THUMBNAIL_FILES, decision_of, version_name
 from .errors import UserError
 from .job import Report
-from .safe_file import cannot_write
+from .safe_file import whole
 from .weights_storage import dtype_of
 
 ENDING = ".zip"
@@ -47,23 +46,22 @@ class Description(NamedTuple):
     decision: dict | None
 
 
-def write_archive(bundle: ModelBundle, output: Path, report: Report) -> None:
+def write_archive(bundle: ModelBundle, decision: dict | None, output: Path, report: Report) -> None:
     """Write the file, complete or not at all.
 
     Args:
         bundle: its weights verified; ``data`` goes into the file as it is.
+        decision: what the gate said of it; the same holds.
         output: a new file.
         report: progress by bytes.
 
     Raises:
         UserError: it cannot be written. Cancelled: by the report; nothing is left then.
     """
-    decision = decision_of(bundle.folder)
     texts = {BUNDLE_FILE: _json(bundle.data), CARD_FILE: card_markdown(bundle.data, decision)}
     texts |= {DECISION_FILE: _json(decision)} if decision else {}
     pictures = [bundle.folder / name for name in THUMBNAIL_FILES if (bundle.folder / name).is_file()]
-    unfinished = output.with_name(f".{uuid.uuid4().hex[:8]}-{output.name}")
-    try:
+    with whole(output) as unfinished:
         output.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(unfinished, "w") as archive:
             for name, text in texts.items():
@@ -71,11 +69,6 @@ def write_archive(bundle: ModelBundle, output: Path, report: Report) -> None:
             for file in pictures:
                 archive.writestr(_member(bundle, file.name), file.read_bytes())
             _write_weights(archive, bundle, report)
-        os.replace(unfinished, output)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _member(bundle: ModelBundle, name: str) -> zipfile.ZipInfo:

@@ -44,16 +44,18 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         raise UserError(f"A name that ends in {ENDING} was expected, not '{output.name}'.", "Give it that ending.")
     refuse_existing(output)
     report.message(f"Exporting {bundle.title}")
-    withheld = [] if request.get("case_names") else private_names(bundle.data)
+    decision, withheld = catalogue.decision_of(bundle.folder) if kind == "bundle" else None, []
     if not request.get("case_names"):
-        bundle = dataclasses.replace(bundle, data=shareable(bundle.data))
+        withheld = private_names(bundle.data, decision)
+        data, decision = shareable(bundle.data, decision)
+        bundle = dataclasses.replace(bundle, data=data)
     result = {"output": str(output), "format": kind, "input_shape": None, "difference": None}
-    return result | {"withheld": len(withheld)} | _write(bundle, output, kind, report)
+    return result | {"withheld": len(withheld)} | _write(bundle, decision, output, kind, report)
 
 
-def _write(bundle: ModelBundle, output: Path, kind: str, report: Report) -> dict:
+def _write(bundle: ModelBundle, decision: dict | None, output: Path, kind: str, report: Report) -> dict:
     if kind == "bundle":
-        write_archive(bundle, output, report)
+        write_archive(bundle, decision, output, report)
         return {}
     if kind == "monai":
         from .monai_export import write_monai_bundle

@@ -4,9 +4,29 @@ import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Another name beside `path`, to write to; the file gets its own when the block has ended well, else it is gone.
+
+    Raises:
+        UserError: the folder may not be written to, or the disk is full; an old file is untouched then.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
@@ -15,35 +35,18 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     Raises:
         UserError: the folder may not be written to, or the disk is full; the old file is untouched then.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-    return path
+    with whole(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
 
 
 def put_in_place(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """Move a file, also to another disk: ``target`` appears complete or not at all. UserError when it cannot."""
-    target = Path(target)
-    unfinished = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole(target) as unfinished:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, unfinished)
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
 
 
 def refuse_existing(path: str | os.PathLike) -> None:

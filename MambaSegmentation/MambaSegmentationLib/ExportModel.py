@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
-from MambaSegLib import provenance
+from MambaSegLib import catalogue, provenance
 from MambaSegLib.bundle import ModelBundle
 from MambaSegLib.wording import counted
 
@@ -54,7 +53,7 @@ class ExportModel(ModelDialog):
     def show(self, bundle: ModelBundle) -> None:
         """For this model."""
         self._bundle, self._written = bundle, ""
-        names = provenance.private_names(bundle.data)
+        names = provenance.private_names(bundle.data, catalogue.decision_of(bundle.folder))
         box, text = self.ui.exportNamesCheckBox, _("&Leave out the names of {cases}")
         box.visible, box.checked = bool(names), True
         box.text = text.format(cases=counted(len(names), _("case"), _("cases")))
@@ -86,7 +85,7 @@ class ExportModel(ModelDialog):
         name, ending, _about = _FORMATS[kind]
         suggested = Path.home() / f"{self._bundle.id}-{self._bundle.version}{ending or '-monai'}"
         title, kinds = _("Export model"), f"{name} (*{ending})" if ending else ""
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(suggested), kinds)
+        path = qt.QFileDialog.getSaveFileName(self.window, title, str(suggested), kinds)
         if not path:
             return
         if ending and not path.lower().endswith(ending):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from MambaSegLib import catalogue
 from MambaSegLib.bundle import write_bundle
 
 
@@ -67,6 +68,14 @@ def tiny_bundle(tmp_path, tiny_bundle_data):
     network = create("mm_unet_test", 1, 3)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     return write_bundle(tmp_path / "tiny_model", tiny_bundle_data, weights).folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty folder of the user's models."""
+    for name in ("HOME", "XDG_DATA_HOME", "APPDATA", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    return catalogue.user_folder()
 
 
 @pytest.fixture(scope="module")
