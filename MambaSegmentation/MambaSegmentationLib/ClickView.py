@@ -58,7 +58,7 @@ class ClickView(VTKObservationMixin):
         """Clicks are for one segmentation, and go with their segments."""
         nodeId = segmentation.GetID() if segmentation else ""
         if nodeId != self._segmentationId:
-            self._segmentationId = nodeId
+            self._segmentationId, self._seen = nodeId, []
             Clicks.stopPlacing()
             Clicks.clear()
         ids = SegmentVoxels.segmentIds(segmentation) if segmentation else []
@@ -71,13 +71,15 @@ class ClickView(VTKObservationMixin):
             canPlace: whether there is something to click at.
             isQuick: whether corrections are quick enough for one at every click.
         """
-        ui, found, placing = self._ui, Clicks.points(), Clicks.placing()
+        ui, segmentation, placing = self._ui, self._state.resultSegmentation, Clicks.placing()
+        ids = SegmentVoxels.segmentIds(segmentation) if segmentation else []  # it may just be going
+        found = [point for point in Clicks.points() if point.segmentId in ids]
         for belongs, button in self._buttons.items():
             button.enabled = canPlace
             button.checked = placing is belongs
         ui.removeClicksButton.enabled = bool(found)
         ui.atClickCheckBox.checked = self._state.correctAtClick
-        text = Clicks.describe(found, lambda segmentId: SegmentVoxels.nameOf(self._state.resultSegmentation, segmentId))
+        text = Clicks.describe(found, lambda segmentId: SegmentVoxels.nameOf(segmentation, segmentId))
         if not text and placing is not None:
             text = _("Click in a view. The right mouse button ends it.")
         text = text or _("Press a button, then click in a view where the structure selected above belongs, or not.")

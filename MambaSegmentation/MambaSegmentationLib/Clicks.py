@@ -30,14 +30,13 @@ def listOf(belongs: bool):
     return next((node for node in nodes if node.GetAttribute(_ATTRIBUTE) == _sign(belongs)), None)
 
 
-def startPlacing(belongs: bool):
-    """From now on each click in a view places a point. Returns the list it goes to."""
+def startPlacing(belongs: bool) -> None:
+    """From now on each click in a view places a point."""
     node = listOf(belongs) or _made(belongs)
     selection = slicer.app.applicationLogic().GetSelectionNode()
     selection.SetReferenceActivePlaceNodeClassName(_CLASS)
     selection.SetActivePlaceNodeID(node.GetID())
     slicer.modules.markups.logic().StartPlaceMode(True)
-    return node
 
 
 def stopPlacing() -> None:
@@ -65,14 +64,13 @@ def points() -> list[Point]:
     return [point for _number, point in sorted(found, key=lambda pair: pair[0])]
 
 
-def adopt(segmentId: str) -> int:
-    """Give points just placed their structure; returns how many there were."""
+def adopt(segmentId: str) -> None:
+    """Give points just placed their structure."""
     numbers = [int(node.GetNthControlPointLabel(i)) for _b, node, i in _defined() if _isAdopted(node, i)]
     new = [(node, i) for _belongs, node, i in _defined() if not _isAdopted(node, i)]
     for number, (node, index) in enumerate(new, max(numbers, default=0) + 1):
         node.SetNthControlPointLabel(index, str(number))
         node.SetNthControlPointDescription(index, segmentId)
-    return len(new)
 
 
 def removeWhere(isWrong) -> int:

@@ -1,4 +1,4 @@
-"""The table in which the user chooses the keys of the review."""
+"""The table in which the user chooses the keys of the pages Review and Correct."""
 
 import qt
 from slicer.i18n import tr as _

@@ -7,7 +7,8 @@ import slicer
 
 SETTING = "MambaSegmentation/keys"
 DEFAULTS = {"next": "N", "previous": "P", "accept": "A", "flag": "F", "correct": "E", "compare": "C"}
-DEFAULTS |= {"belongs": "H", "belongsNot": "X"}  # page Correct; the Segment Editor has keys of its own there
+# Page Correct; none of the Segment Editor's own there: digits, Q, W, I, and of its effect Draw A and X.
+DEFAULTS |= {"belongs": "H", "belongsNot": "J"}
 
 
 def keyOf(action: str) -> str:

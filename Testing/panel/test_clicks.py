@@ -246,6 +246,25 @@ def test_a_click_while_a_correction_runs_is_seen_after_it(user, shaped, page, pl
     assert len(page.run.waiting.points) == 2 and user.ui.previewArea.visible and user.ui.acceptCorrectionButton.enabled
 
 
+@pytest.mark.parametrize("isRunning", [True, False])
+def test_the_segmentation_goes_while_clicks_are_there(user, shaped, page, place, quiet, answer, monkeypatch, isRunning):  # noqa: F811
+    """Before a correction has ended, and while its preview waits."""
+    import slicer
+    from MambaSegmentationLib import Clicks
+
+    answer(lambda labels: labels)
+    if isRunning:
+        monkeypatch.setattr(page.services.worker, "run", lambda job, params, onEvent: "1")
+    place(user.ui.belongsButton, BESIDE)
+    user.click(user.ui.correctButton)
+    assert (page.run.running if isRunning else page.run.waiting) is not None
+    slicer.mrmlScene.RemoveNode(shaped)
+    slicer.app.processEvents()
+    assert page.run.running is None and page.run.waiting is None and page.preview.node is None
+    assert not user.panel.jobs.isRunning and not Clicks.points()
+    assert not isRunning or "was removed from the scene" in user.message
+
+
 def test_clicks_with_the_real_worker(user, result, page, place, crop):  # noqa: F811
     """One click, the worker, Accept: the clicked voxel is as said, and what was drawn before stays bit for bit."""
     model = node_labels(result, crop)
