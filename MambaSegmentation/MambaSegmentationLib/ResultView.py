@@ -49,6 +49,7 @@ class ResultView:
         """The node goes."""
         if node is self._state.resultSegmentation:
             self._state.resultSegmentation = None
+        if node is self._node:
             self._show(None, isNew=False)
 
     def _show(self, segmentationNode, isNew: bool) -> None:
@@ -67,8 +68,10 @@ class ResultView:
             SceneIO.showSurface(self._state.resultSegmentation, isShown)
 
     def follow(self) -> None:
-        """Count anew what was edited since; the table changes a moment later."""
-        if self._result is not None and SegmentNumbers.stateOf(self._node) != self._numbers.state:
+        """Another one may have been chosen; count anew what was edited since. The table changes a moment later."""
+        if self._node is not self._state.resultSegmentation:
+            self._show(self._state.resultSegmentation, isNew=False)
+        elif self._result is not None and SegmentNumbers.stateOf(self._node) != self._numbers.state:
             self._numbers.count(self._node, self._fill)
 
     def stop(self) -> None:

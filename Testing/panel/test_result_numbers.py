@@ -71,6 +71,20 @@ def test_edits_are_counted_when_one_comes_back(user, result, crop, wait_until):
     wait_until(lambda: len(table(user)) == 2, 10)
 
 
+def test_another_one_is_chosen_on_another_page(user, result, crop, wait_until):
+    import slicer
+
+    second = user.segment(crop)
+    user.open("CorrectPage")
+    user.ui.correctSegmentationSelector.setCurrentNode(result)
+    user.open("SegmentPage")
+    assert user.ui.resultLabel.text == result.GetName()
+    slicer.mrmlScene.RemoveNode(second)
+    assert user.ui.resultSection.visible
+    slicer.mrmlScene.RemoveNode(result)
+    assert not user.ui.resultSection.visible
+
+
 def test_what_changes_while_it_is_counted(user, result, crop, wait_until):
     from MambaSegmentationLib.SegmentNumbers import SegmentNumbers
 
