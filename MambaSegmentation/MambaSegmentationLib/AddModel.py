@@ -87,6 +87,7 @@ class AddModel(ModelDialog):
 
     def _choose(self, path: str) -> None:
         if path:
+            self._source = ""  # the same one again is a new try, as after packages were installed
             self.look(path)
 
     # What it is

@@ -170,7 +170,7 @@ class FolderView:
     # The run
 
     def _onSegment(self) -> None:
-        if not FarComputer.mayGo():
+        if not FarComputer.mayGo() or self._found is None:  # while the question is open, the folders may change
             return
         request = {**self._request(), "resume": bool(self._found["summary"])}
         self._showFailed([])

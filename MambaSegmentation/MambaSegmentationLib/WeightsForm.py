@@ -1,5 +1,7 @@
 """The fields for somebody else's weights: what was told by the files stands in them, the rest is for the user."""
 
+import math
+
 import qt
 from slicer.i18n import tr as _
 
@@ -166,6 +168,7 @@ class WeightsForm:
 def _number(word: str) -> float:
     """NaN for what is none, which is never larger than 0."""
     try:
-        return float(word.replace(",", "."))
+        number = float(word.replace(",", "."))
     except ValueError:
-        return float("nan")
+        return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -255,6 +255,22 @@ def test_without_trust_nothing_is_opened(user, files, strangers):
     assert not ui.addStartButton.enabled and not (strangers / "harm").exists()
 
 
+def test_a_reading_that_failed_is_tried_again(user, files, strangers, monkeypatch):
+    """As after packages were installed: the same file, chosen again."""
+    with monkeypatch.context() as broken:
+        broken.setattr(user.panel.services.worker, "run", failing)
+        ui = look(user, files, strangers / "plain.safetensors")
+    assert "Install packages" in ui.addStatusLabel.text and "not read yet" in ui.addStatusLabel.text
+    look(user, files, strangers / "plain.safetensors")
+    user.until_idle()
+    assert "not recognised" in ui.addStatusLabel.text
+
+
+def failing(job, params, onEvent) -> str:
+    onEvent({"event": "failed", "message": "No torch.", "hint": "", "traceback": "", "package": "torch"})
+    return "0"
+
+
 def test_weights_that_tell_nothing(user, files, strangers, crop):
     """No pickle, so no trust; everything else has to be said."""
     ui = look(user, files, strangers / "plain.safetensors")
@@ -268,6 +284,7 @@ def test_weights_that_tell_nothing(user, files, strangers, crop):
     assert table.rowCount == 3 and table.item(2, 1).text() == ""
     assert "voxel size" in ui.addStatusLabel.text
     ui.addSpacingEdit.text = "1 1 own"
+    ui.addPatchEdit.text = "inf 24 32"
     assert "window" in ui.addStatusLabel.text
     ui.addPatchEdit.text = "16 24 32"
     assert ui.addStartButton.enabled, ui.addStatusLabel.text
