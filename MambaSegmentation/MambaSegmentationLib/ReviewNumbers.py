@@ -84,11 +84,9 @@ class ReviewNumbers:
                 files.remove(path)
 
         def finished(result: dict) -> None:
-            if volume.GetImageData().GetDimensions()[2] == 1:  # a picture has areas, and often no size in mm
-                result["rows"] = [{k: v for k, v in row.items() if not k.endswith("_ml")} for row in result["rows"]]
             try:
                 if run == self._run:
-                    self._show(result["rows"], names)
+                    self._show(_suiting(volume, result["rows"]), names)
                     onDone(result)
                     if covered:
                         self._services.view.message("warning", SegmentationFiles.coveredWarning(covered), "")
@@ -113,7 +111,7 @@ class ReviewNumbers:
         qt.QApplication.clipboard().setText(self._text("\t"))
 
     def _text(self, separator: str) -> str:
-        """A line per row, of all that was measured, unrounded."""
+        """A line per row, of all that was measured."""
         keys = [key for key in _KEYS if any(key in row for row in self._rows)]
         named = dict(enumerate(self._names(), start=1))
         lines = [keys]
@@ -151,6 +149,13 @@ class ReviewNumbers:
         hasMeans = any("first_mean" in row for row in rows)
         table.setColumnHidden(_MEAN, not hasMeans)
         table.setColumnHidden(_SD, isPair or not hasMeans)
+
+
+def _suiting(volume, rows: list[dict]) -> list[dict]:
+    """Without volumes for a picture: it has areas, and often no size in mm."""
+    if not SceneIO.isSlice(volume):
+        return rows
+    return [{key: value for key, value in row.items() if not key.endswith("_ml")} for row in rows]
 
 
 def _stacked(row: dict, key: str, isPair: bool) -> str:

@@ -36,8 +36,8 @@ def fitHeight(table) -> None:
     table.setFixedHeight(height + 2 * table.frameWidth + 2)
 
 
-def plain(value) -> str:
-    """A value for a spreadsheet: numbers unrounded, and no text that it would run as a formula."""
+def _plain(value) -> str:
+    """A value for a spreadsheet: numbers with six digits, and no text that it would run as a formula."""
     if isinstance(value, float):
         return f"{value:.6g}"
     text = "" if value is None else str(value)
@@ -47,5 +47,5 @@ def plain(value) -> str:
 def separated(rows: list[list], separator: str = "\t") -> str:
     """A line per row; by default with tabs, as spreadsheets take it from the clipboard."""
     text = io.StringIO()
-    csv.writer(text, delimiter=separator, lineterminator="\n").writerows([plain(v) for v in row] for row in rows)
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows([_plain(v) for v in row] for row in rows)
     return text.getvalue()

@@ -42,10 +42,10 @@ def test_decisions_and_filters_take_no_longer_than_in_a_short_list(user, long_li
     ui, times = long_list, {}
 
     def timed(name: str, action) -> None:
-        begin = time.perf_counter()
+        begin = time.process_time()
         action()
         user._application.processEvents()
-        times[name] = time.perf_counter() - begin
+        times[name] = time.process_time() - begin
 
     timed("accept", ui.reviewAcceptButton.click)
     timed("flag", ui.reviewFlagButton.click)
@@ -55,4 +55,4 @@ def test_decisions_and_filters_take_no_longer_than_in_a_short_list(user, long_li
     timed("search", lambda: setattr(ui.reviewSearch, "text", "Fall"))
     ui.reviewSearch.text = ""
     assert statuses(user)[:4] == ["accepted", "flagged", "begun", "new"]
-    assert max(times.values()) < 1.5, times  # seconds on a busy machine; it was 25 with all rows in the table
+    assert max(times.values()) < 1.5, times  # seconds of this process alone; it was 25 with all rows in the table
