@@ -114,8 +114,8 @@ class _Visit:
 
     def _at_home(self, result: dict) -> dict:
         """What it says about "this machine" becomes true here, and what was odd here belongs to it."""
-        if self._luggage.warnings:
-            result["warnings"] = [*self._luggage.warnings, *result.get("warnings", ())]
+        if "warnings" in result:
+            result["warnings"] = [*self._luggage.warnings, *(self._told(text) for text in result["warnings"])]
         if "device" in result:
             result["device"] = f"{result['device']} of {self._name}"
         if "how" in result:

@@ -1,7 +1,8 @@
 """Which files a job on another computer needs and makes, and how they travel: in pieces, each file once. Torch-free.
 
 What travels together is a *unit*: an image, or the files of a model. It is named by the SHA-256 of its content, so
-that a computer that still has it is not sent it again. File names stay at home: they may tell who the patient is.
+that a computer that still has it is not sent it again. Names of files, and of the cases in a model's history, stay at
+home: they may tell who the patient is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .errors import UserError
 from .image import read_volume
 from .job import Report
 from .picture import EXTENSIONS as PICTURES
+from .provenance import shareable
 from .remote_protocol import EXCHANGED, PIECE_BYTES
 from .safe_file import cannot_write
 
@@ -90,7 +92,7 @@ class Luggage:
     Args:
         job: one of `remote_protocol.EXCHANGED`.
         params: of the job, with paths of this computer.
-        folder: for copies of images that do not fit into one file.
+        folder: for what does not travel as it is: images in several files, and what a model says of itself.
         report: hears of odd images, and may cancel.
 
     Attributes:
@@ -114,7 +116,7 @@ class Luggage:
             elif given:
                 self.params[name] = self._packed(given, params)
         if params.get("model"):
-            self.params["model"] = self._added(_model(params["model"]))
+            self.params["model"] = self._added(self._model(params["model"]))
 
     def at_home(self, text: str, far_folder: str) -> str:
         """A text from there, with the names that the user knows."""
@@ -136,10 +138,16 @@ class Luggage:
         if path.is_dir() or suffix is None:  # DICOM, or header and voxels in two files
             volume = read_volume(path, self._warn, params.get("frame"))
             self.params["frame"] = None
-            source, suffix = self._folder / f"{len(self.units)}.nrrd", ".nrrd"
+            source, suffix = self._folder / f"{uuid.uuid4().hex}.nrrd", ".nrrd"
             sitk.WriteImage(volume.to_sitk(), str(source))
         name = f"image-{sha256_of(source)[:12]}{suffix}"
         return self._added(Unit(path, {name: source}, name))
+
+    def _model(self, model: str | os.PathLike) -> Unit:
+        bundle = catalogue.find(model)
+        about, weights = self._folder / BUNDLE_FILE, bundle.weights_path
+        about.write_text(json.dumps(shareable(bundle.data)[0]), encoding="utf-8")
+        return Unit(bundle.folder, {BUNDLE_FILE: about, weights.name: weights})
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -148,12 +156,6 @@ class Luggage:
     def _added(self, unit: Unit) -> dict:
         self.units[unit.id] = unit
         return unit.reference
-
-
-def _model(model: str | os.PathLike) -> Unit:
-    bundle = catalogue.find(model)
-    weights = bundle.weights_path
-    return Unit(bundle.folder, {BUNDLE_FILE: bundle.folder / BUNDLE_FILE, weights.name: weights})
 
 
 class Unfit(Exception):

@@ -74,11 +74,6 @@ class Link:
         """Whether it may be used for another request: alive, and nothing of an earlier one on its way."""
         return not self._is_closed.is_set() and not self._waiting and self._process.poll() is None
 
-    @property
-    def waiting(self) -> int:
-        """Requests without an ending yet."""
-        return len(self._waiting)
-
     def post(self, job: str, params: dict) -> str:
         """Send a request; returns its id. The worker there answers in the same order."""
         request_id = str(next(self._ids))

@@ -45,7 +45,7 @@ def main(name: str) -> None:
             say(id=request["id"], event="message", level="info", text="\x1b]0;owned\x07 hello")
             for piece in PIECES.get(name, [GOOD]):
                 say(id=request["id"], event="piece", **piece)
-            say(**answer, result={"output": "/etc/passwd", "name": "\x1b[31mred"})
+            say(**answer, result={"output": "/etc/passwd", "name": "\x1b[31mred", "warnings": ["/there/a is odd"]})
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ def test_same_files_are_sent_once(warm, there, noise, tiny_bundle, tmp_path):
     assert far(asked, warm)["sent_bytes"] > noise.stat().st_size
 
 
+def test_the_history_of_a_model_stays_at_home(warm, there, noise, tiny_bundle, tiny_bundle_data, tmp_path):
+    tiny_bundle_data["provenance"] |= {"cases": ["Smith_John_1950"], "data": str(tmp_path)}
+    own = write_bundle(tmp_path / "own", tiny_bundle_data, open_bundle(tiny_bundle).weights_path).folder
+    far(request(noise, own, tmp_path / "a.seg.nrrd"), warm)
+    told = [path.read_text(encoding="utf-8") for path in there.rglob("bundle.json")]
+    assert any("withheld-1" in text for text in told)
+    assert not any(name in text for text in told for name in ("Smith", str(tmp_path)))
+
+
 def test_correct_is_the_local_one(warm, noise, tiny_bundle, tmp_path):
     initial = tmp_path / "initial.nrrd"
     segment.run(request(noise, tiny_bundle, initial), Report())
@@ -153,7 +162,7 @@ def cancel_at_progress(params, warm) -> float:
 
 
 def test_cancel_keeps_the_connection(warm, there, noise, tiny_bundle, endless_bundle, tmp_path):
-    assert cancel_at_progress(request(noise, endless_bundle, tmp_path / "a.seg.nrrd"), warm) < 2
+    assert cancel_at_progress(request(noise, endless_bundle, tmp_path / "a.seg.nrrd"), warm) < 5
     assert not (tmp_path / "a.seg.nrrd").exists()
     link = warm["link"][1]
     far(request(noise, tiny_bundle, tmp_path / "b.seg.nrrd"), warm)
@@ -178,7 +187,7 @@ def test_cancel_when_nobody_listens(warm, noise, tiny_bundle, tmp_path):
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     with pytest.raises(Cancelled):
         remote.run({"computer": FAR, "job": "devices"}, report, warm)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 4, "it does not wait for an answer"
     for pid in reversed(processes):
         os.kill(pid, signal.SIGCONT)
     assert "link" not in warm
