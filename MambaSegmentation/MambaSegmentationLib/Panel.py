@@ -51,6 +51,7 @@ class Panel(VTKObservationMixin):
         )
         self._shown: Page | None = None
         self.pages: dict[str, Page] = {}
+        self._areas: dict[str, object] = {}  # what scrolls each page
         for pageClass in PAGES:
             self._addPage(pageClass)
         self._soon = qt.QTimer()
@@ -113,6 +114,7 @@ class Panel(VTKObservationMixin):
         for section in (w for w in vars(ui).values() if w.className() == "ctkCollapsibleButton"):
             section.connect("contentsCollapsed(bool)", lambda isCollapsed, s=section: isCollapsed or _showContents(s))
         self.pages[pageClass.__name__] = pageClass(ui, self.state, self.services)
+        self._areas[pageClass.__name__] = area
         index = self.ui.pageTabs.addTab(area, pageClass.title)
         self.ui.pageTabs.setTabToolTip(index, pageClass.toolTip)
 
@@ -129,6 +131,13 @@ class Panel(VTKObservationMixin):
         self._shown = page
         if page is not None:
             page.enter()
+            self._soon.start(0)  # the layout of a page is up to date only when it is shown
+
+    def _fitWidth(self) -> None:
+        """The panel is as wide as the page shown needs, as for Slicer's own modules: the Segment Editor is a wide one."""
+        for name, area in self._areas.items():
+            isShown = self.pages[name] is self._shown
+            area.setMinimumWidth(area.widget().property("minimumSizeHint").width() if isShown else 0)
 
     # Jobs
 
@@ -172,6 +181,7 @@ class Panel(VTKObservationMixin):
     def _onSoon(self) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
             self.refresh()
+        self._fitWidth()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAboutToBeRemoved(self, caller, event, node) -> None:

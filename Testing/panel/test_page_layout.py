@@ -146,3 +146,15 @@ def test_what_one_can_press_has_a_key_of_its_own_and_a_tip(user, crop):
                 continue
             key = widget.text.split("&")[1][0].lower()
             assert taken.setdefault(key, widget.objectName) == widget.objectName, (taken[key], widget.objectName)
+
+
+def test_panel_grows_for_a_wide_page_and_shrinks_again(user, module, crop):
+    """Slicer's Segment Editor needs 383 to 490 points, measured on the real one."""
+    user.segment(crop)
+    editor = user.panel.page("CorrectPage").editor.widget
+    editor.setMinimumWidth(480)
+    for name, is_wide in (("CorrectPage", True), ("SegmentPage", False)):
+        user.open(name)
+        user._application.processEvents()
+        assert (module.parent.minimumSizeHint().width() > 480) == is_wide
+    editor.setMinimumWidth(0)
