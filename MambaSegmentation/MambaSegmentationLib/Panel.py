@@ -134,7 +134,7 @@ class Panel(VTKObservationMixin):
             self._soon.start(0)  # the layout of a page is up to date only when it is shown
 
     def _fitWidth(self) -> None:
-        """The panel is as wide as the page shown needs, as for Slicer's own modules: the Segment Editor is a wide one."""
+        """As wide as the page shown needs, as with modules of Slicer: its Segment Editor is wider than 350 points."""
         for name, area in self._areas.items():
             isShown = self.pages[name] is self._shown
             area.setMinimumWidth(area.widget().property("minimumSizeHint").width() if isShown else 0)
