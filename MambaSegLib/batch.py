@@ -72,6 +72,10 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
                 report.progress(len(finished), total, name)
     finally:
         _write_summary(folder, tasks, finished)
+    return _result(folder, finished, total, skipped)
+
+
+def _result(folder: Path, finished: dict[str, dict], total: int, skipped: int) -> dict:
     failed = [{"case": name, "error": done["error"]} for name, done in finished.items() if done["error"]]
     result = {"output": str(folder), "summary": str(folder / SUMMARY), "cases": total, "skipped": skipped}
     return result | {"done": total - skipped - len(failed), "failed": failed}

@@ -12,7 +12,7 @@ import dask
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from . import batch_case
-from .errors import MissingPackage, UserError
+from .errors import UserError
 from .job import Report
 
 _PLUGIN = "mambaseg"
@@ -50,7 +50,7 @@ def process(task: dict) -> dict:
     with keeper.one_at_a_time:
         try:
             return batch_case.process(task, Report(), keeper.warm)
-        except MissingPackage as error:
+        except UserError as error:  # no case can be done here; another worker may have what is missing
             return {"error": str(error)}
 
 

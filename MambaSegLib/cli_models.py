@@ -49,9 +49,8 @@ def add_to(commands, machine: argparse.ArgumentParser) -> None:
     added = add("add", _add, "add a model that somebody exported as a .zip file, or its folder")
     added.add_argument("source", metavar="FILE_OR_FOLDER")
     added.add_argument("--name", help="what to call it here (default: its own name)")
-    added.add_argument(
-        "--use", action="store_true", help="put a version of another model in use, whatever the gate said"
-    )
+    use = "put a version of another model in use, whatever the gate said"
+    added.add_argument("--use", action="store_true", help=use)
     add("remove", _remove, "delete a version that is not in use").add_argument("version")
     card = add("export-card", _export_card, "write the card of a model as a file")
     card.add_argument("model", help="name of a model or of a version")

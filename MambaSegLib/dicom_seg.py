@@ -36,7 +36,8 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         report, warm: as for every job; nothing is kept warm.
 
     Returns:
-        {output, segments: [{number, name, voxels}], slices, seconds, warnings}
+        {output, report (or None), segments: [{number, name, voxels, volume_mm3}], slices, seconds, warnings}; of a CT
+        with a report the segments also have mean_hu and sd_hu.
 
     Raises:
         UserError: anything the user can put right; nothing is written then. Cancelled: by the report.
@@ -54,17 +55,23 @@ def run(request: dict, report: Report, warm: dict | None = None) -> dict:
         hu = hounsfield(headers, job.warn) if about else None
         rows = dicom_report.measured(numbered, len(structures), labels.voxel_volume_mm3, hu)
     with job.step("encode", "Making the DICOM object"):
-        algorithm = _algorithm(bundle, request)
-        dataset = _segmentation(headers, numbered, structures, algorithm, request)
-        objects = [(dataset, output, lambda path: _check(path, numbered, [h.SOPInstanceUID for h in headers]))]
-        if about:
-            made = dicom_report.make(headers, dataset, structures, rows, algorithm, request)
-            objects.append((made, about, lambda path: dicom_report.check(path, rows)))
+        objects = _objects(headers, numbered, structures, rows, bundle, request, output, about)
     with job.step("write", "Writing and reading back"):
         write_new(objects)
     rows = [row | {"name": structure.name} for row, structure in zip(rows, structures, strict=True)]
     result = {"output": str(output), "report": about and str(about), "segments": rows, "slices": len(headers)}
     return result | {"seconds": job.seconds, "warnings": job.warnings}
+
+
+def _objects(headers, numbered, structures, rows, bundle, request: dict, output: Path, about: Path | None) -> list:
+    """The segmentation, and the report when one is wanted, as `write_new` takes them."""
+    algorithm = _algorithm(bundle, request)
+    dataset = _segmentation(headers, numbered, structures, algorithm, request)
+    objects = [(dataset, output, lambda path: _check(path, numbered, [h.SOPInstanceUID for h in headers]))]
+    if about:
+        made = dicom_report.make(headers, dataset, structures, rows, algorithm, request)
+        objects.append((made, about, lambda path: dicom_report.check(path, rows)))
+    return objects
 
 
 def _algorithm(bundle: ModelBundle | None, request: dict) -> Algorithm | None:

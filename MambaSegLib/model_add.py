@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
@@ -139,8 +140,9 @@ def made_folder(root: Path) -> Path:
 
 def _sweep(root: Path) -> None:
     for folder in root.glob(f"{_UNFINISHED}*"):
-        if time.time() - folder.stat().st_mtime > _STALE_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just finished with it
+            if time.time() - folder.stat().st_mtime > _STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _there(folders: Sequence) -> list[Entry]:

@@ -106,6 +106,7 @@ class ReviewFile:
                 file.seek(self._offset)
                 complete = file.read().rpartition(b"\n")[0]
         except FileNotFoundError:
+            self._offset = 0  # none yet, or somebody deleted it: the next change begins a new one
             return
         except OSError as error:
             raise UserError(f"'{self.journal}' cannot be read: {error.strerror}.", "Check its rights.") from error

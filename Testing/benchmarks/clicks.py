@@ -10,7 +10,6 @@ contrast (gamma 2.5), where the model errs more. Prints a table and adds it unde
 ``Testing/benchmarks/results/clicks.json``.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -22,7 +21,7 @@ from scipy.ndimage import label as components
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from correct import DATA, as_it_is, other_contrast
+from correct import as_it_is, other_contrast, parser_of, unseen
 
 from MambaSegLib import catalogue
 from MambaSegLib.clicks import Click, decide
@@ -124,21 +123,13 @@ def show(title: str, table: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="hippocampus")
-    parser.add_argument("--cases", type=int, default=10)
-    parser.add_argument("--images", type=Path, default=DATA / "imagesTr")
-    parser.add_argument("--labels", type=Path, default=DATA / "labelsTr")
-    parser.add_argument("--name", help="under which the table is kept (default: the model's id)")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     bundle = catalogue.find(options.model)
     network = load_network(bundle, resolve_device("cpu"))
-    seen = set(bundle.data["provenance"]["cases"])
-    images = [p for p in sorted(options.images.glob("*.nii.gz")) if p.name.split(".")[0] not in seen]
     tables = {}
     for name, look in (("as it is", as_it_is), ("gamma 2.5", other_contrast)):
         cases = [
-            case_of(image, options.labels / image.name, look, network, bundle) for image in images[: options.cases]
+            case_of(image, options.labels / image.name, look, network, bundle) for image in unseen(options, bundle)
         ]
         tables[name] = summary(cases, bundle)
         show(f"{bundle.id}, {name}", tables[name])

@@ -106,23 +106,34 @@ def summary(rows: list[dict]) -> list[dict]:
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parser_of(text: str) -> argparse.ArgumentParser:
+    """What the benchmarks of corrections can be told."""
+    parser = argparse.ArgumentParser(description=text.split("\n")[0])
     parser.add_argument("--model", default="hippocampus")
     parser.add_argument("--cases", type=int, default=10)
     parser.add_argument("--images", type=Path, default=DATA / "imagesTr")
     parser.add_argument("--labels", type=Path, default=DATA / "labelsTr")
-    parser.add_argument("--planes", nargs="+", default=list(AXES), choices=list(AXES))
     parser.add_argument("--name", help="under which the table is kept (default: the model's id)")
+    return parser
+
+
+def unseen(options: argparse.Namespace, bundle) -> list[Path]:
+    """The first images of those that the model was not trained on."""
+    seen = set(bundle.data["provenance"]["cases"])
+    images = [p for p in sorted(options.images.glob("*.nii.gz")) if p.name.split(".")[0] not in seen]
+    return images[: options.cases]
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--planes", nargs="+", default=list(AXES), choices=list(AXES))
     options = parser.parse_args()
     bundle = catalogue.find(options.model)
     network = load_network(bundle, resolve_device("cpu"))
-    seen = set(bundle.data["provenance"]["cases"])
-    images = [p for p in sorted(options.images.glob("*.nii.gz")) if p.name.split(".")[0] not in seen]
     tables = {}
     for name, look in (("as it is", as_it_is), ("gamma 2.5", other_contrast)):
         rows = []
-        for image in images[: options.cases]:
+        for image in unseen(options, bundle):
             label = options.labels / image.name
             axes = {plane: AXES[plane] for plane in options.planes}
             rows += rows_of(image.name.split(".")[0], image, label, look, network, bundle, axes)

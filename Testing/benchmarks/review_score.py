@@ -77,9 +77,7 @@ def measured(model: str, folder: str, looks: dict) -> list[dict]:
                 doubt = np.where(own | (found.doubt.runner_up == index), 1 - found.doubt.margin, 0)
                 row = {"look": look, "structure": label.name, "shipped": found.review[index - 1]["score"]}
                 row["dice"] = dice(found.labels.array == label.value, truth == label.value)
-                row["scores"] = {
-                    f"{n}, {t}": v for t in (0.1, THRESHOLD, 0.5) for n, v in scores(doubt, own, t).items()
-                }
+                row["scores"] = {f"{n}, {t}": v for t in THRESHOLDS for n, v in scores(doubt, own, t).items()}
                 rows.append(row)
     return rows
 

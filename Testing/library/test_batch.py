@@ -6,9 +6,8 @@ import multiprocessing
 import os
 import signal
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
+from batch_cases import make_images
 
 from MambaSegLib import batch, case_files, cli, scores_file
 from MambaSegLib.errors import Cancelled, UserError
@@ -16,14 +15,6 @@ from MambaSegLib.image import read_labels
 from MambaSegLib.job import Report
 
 pytest.importorskip("distributed")
-
-
-def make_images(folder, names, size=40):
-    folder.mkdir(exist_ok=True)
-    for seed, name in enumerate(names):
-        array = np.random.default_rng(seed).normal(100, 20, (size, size, size)).astype(np.float32)
-        sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / name))
-    return folder
 
 
 def request(folder, bundle, output, **more):

@@ -5,20 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+from batch_cases import make_images
 
 from MambaSegLib import batch, batch_case, scores_file
 from MambaSegLib.errors import Cancelled, MissingPackage, UserError
 from MambaSegLib.image import read_labels
 from MambaSegLib.job import Report, resolve
-
-
-def make_images(folder, names, size=40):
-    folder.mkdir(exist_ok=True)
-    for seed, name in enumerate(names):
-        array = np.random.default_rng(seed).normal(100, 20, (size, size, size)).astype(np.float32)
-        sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / name))
-    return folder
 
 
 def request(folder, bundle, output, **more):

@@ -1,7 +1,6 @@
 """A review on disk: large lists, several people, moved folders, crashes and full disks lose no decision."""
 
 import json
-import time
 
 import pytest
 
@@ -101,6 +100,16 @@ def test_the_journal_of_an_older_list_counts_no_more(tmp_path):
     assert Session.open(path).entries[first].status == COMPLETED
 
 
+def test_a_journal_that_somebody_deleted_is_begun_anew(tmp_path):
+    path = tmp_path / "s.json"
+    session = Session.create(path, entries_in(tmp_path))
+    first, second, _ = session.entries
+    session.decide(first, FLAGGED, "A")
+    journal(path).unlink()
+    session.decide(second, COMPLETED, "A")
+    assert Session.open(path).entries[second].status == COMPLETED
+
+
 def test_a_full_disk_is_told_and_leaves_no_part(tmp_path, monkeypatch):
     path = tmp_path / "s.json"
     session = Session.create(path, entries_in(tmp_path))
@@ -123,7 +132,5 @@ def test_a_full_disk_is_told_and_leaves_no_part(tmp_path, monkeypatch):
 def test_a_decision_in_a_long_list_writes_little(tmp_path):
     session = Session.create(tmp_path / "s.json", entries_in(tmp_path, 10_000))
     first, size = next(iter(session.entries)), (tmp_path / "s.json").stat().st_size
-    begin = time.perf_counter()
     session.decide(first, COMPLETED, "A")
-    assert time.perf_counter() - begin < 0.1
     assert (tmp_path / "s.json").stat().st_size == size > 1e6 and journal(session.path).stat().st_size < 1000
