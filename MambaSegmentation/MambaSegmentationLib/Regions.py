@@ -10,6 +10,7 @@ from MambaSegLib.errors import UserError
 from . import SceneIO
 
 _ROUNDING_MM = 1e-3  # forgives a face that lies exactly on a voxel's centre
+_NEVER = 1e-12  # mm per voxel, of an axis along which the place in the region does not change
 
 
 def bounds(roiNode, volumeNode) -> tuple[list[float], str]:
@@ -73,11 +74,23 @@ def inside(roiNode, volumeNode) -> np.ndarray:
         )
     toWorld = slicer.util.arrayFromVTKMatrix(volumeToWorld) @ SceneIO.ijkToRas(volumeNode)
     toObject = np.linalg.inv(slicer.util.arrayFromVTKMatrix(objectToWorld)) @ toWorld
-    k, j, i = np.ix_(*(np.arange(n, dtype=np.float32) for n in volumeNode.GetImageData().GetDimensions()[::-1]))
-    result = np.ones((k.size, j.size, i.size), bool)
-    for row, half in zip(toObject[:3].astype(np.float32), np.array(roiNode.GetSize()) / 2 + _ROUNDING_MM, strict=True):
-        result &= np.abs(row[0] * i + row[1] * j + row[2] * k + row[3]) <= half
-    return result
+    return _between(toObject, np.array(roiNode.GetSize()) / 2 + _ROUNDING_MM, volumeNode.GetImageData().GetDimensions())
+
+
+def _between(toObject: np.ndarray, half_mm: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """bool, (Z, Y, X), of an image of size (X, Y, Z): which voxels are at most half_mm from 0 along each object axis.
+
+    Those of a row stand together: its first and its last are found, as no voxel need be looked at for that.
+    """
+    k, j = np.ix_(*(np.arange(n, dtype=float) for n in size[:0:-1]))
+    first, last = 0.0, size[0] - 1.0
+    for (perI, perJ, perK, start), half in zip(toObject[:3], half_mm, strict=True):
+        perI, middle = perI or _NEVER, perJ * j + perK * k + start
+        ends = (-half - middle) / perI, (half - middle) / perI
+        first, last = np.maximum(first, np.minimum(*ends)), np.minimum(last, np.maximum(*ends))
+    first, last = (edge.clip(-1, size[0]).astype(np.int32)[..., None] for edge in (np.ceil(first), np.floor(last)))
+    i = np.arange(size[0], dtype=np.int32)
+    return (i >= first) & (i <= last)
 
 
 def voxelOf(point, volumeNode) -> np.ndarray:

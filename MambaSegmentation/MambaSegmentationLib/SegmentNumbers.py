@@ -107,7 +107,7 @@ def _pieces(voxels: np.ndarray) -> list[tuple[int, int]]:
 
 def _layers(segmentationNode):
     volume = SegmentVoxels.volumeOf(segmentationNode)
-    grid = SegmentVoxels.gridOf(segmentationNode, volume) if volume else None
+    grid = SegmentVoxels.geometryOf(segmentationNode, volume) if volume else None
     for image, valueOf in SegmentVoxels.layers(segmentationNode):
         voxels = SegmentVoxels.arrayOf(image)
         size = 1 + max([int(voxels.max(initial=0)), *valueOf.values()])

@@ -153,6 +153,17 @@ def gridOf(segmentationNode, volumeNode):
     return image
 
 
+def geometryOf(segmentationNode, volumeNode):
+    """The volume's grid as `gridOf` gives it, as a rule without copying its voxels."""
+    if segmentationNode.GetTransformNodeID() != volumeNode.GetTransformNodeID():
+        return gridOf(segmentationNode, volumeNode)
+    grid, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    grid.SetExtent(volumeNode.GetImageData().GetExtent())
+    grid.SetGeometryFromImageToWorldMatrix(matrix)
+    return grid
+
+
 def _onGrid(image, grid, segmentationNode, volumeNode) -> np.ndarray:
     shape = grid.GetDimensions()[::-1]
     if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:

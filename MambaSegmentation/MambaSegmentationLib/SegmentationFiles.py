@@ -68,7 +68,7 @@ def structures(segmentationNode) -> list[dict]:
 def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
     """The numbers of the segments, (K, J, I), and the names of those of which later ones cover voxels."""
     ids = list(segmentationNode.GetSegmentation().GetSegmentIDs())
-    grid = _geometryOf(segmentationNode, volumeNode)
+    grid = SegmentVoxels.geometryOf(segmentationNode, volumeNode)
     layers = SegmentVoxels.layers(segmentationNode)
     places = [_placeOf(image, grid) for image, _values in layers]
     if None in places:  # regridded, or beyond the image
@@ -90,17 +90,6 @@ def numbers(segmentationNode, volumeNode) -> tuple[np.ndarray, list[str]]:
     written = np.bincount(result.ravel(), minlength=len(ids) + 1)[1:]
     short = [i for i, before, after in zip(ids, own, written, strict=True) if before > after]
     return result, [SegmentVoxels.nameOf(segmentationNode, i) for i in short]
-
-
-def _geometryOf(segmentationNode, volumeNode):
-    """The volume's grid as `SegmentVoxels.gridOf` gives it, as a rule without its voxels."""
-    if segmentationNode.GetTransformNodeID() != volumeNode.GetTransformNodeID():
-        return SegmentVoxels.gridOf(segmentationNode, volumeNode)
-    grid, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    grid.SetExtent(volumeNode.GetImageData().GetExtent())
-    grid.SetGeometryFromImageToWorldMatrix(matrix)
-    return grid
 
 
 def _placeOf(image, grid) -> tuple | None:
