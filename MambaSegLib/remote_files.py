@@ -32,6 +32,7 @@ from .remote_protocol import EXCHANGED, PIECE_BYTES
 from .safe_file import cannot_write
 
 _MOST_BYTES = 4 << 30  # of an output file: a label map of more is none
+_OF_DICOM = re.compile(r"[0-9a-f]{4}\|[0-9a-f]{4}|.*(dicom|patient).*", re.IGNORECASE)
 _WHOLE = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", *PICTURES)  # one file is the whole image
 
 
@@ -135,7 +136,7 @@ class Luggage:
             raise UserError(f"An image was expected at '{path}', but there is no such file.", "Check the path.")
         suffix = next((suffix for suffix in _WHOLE if path.name.lower().endswith(suffix)), None)
         source = path
-        if path.is_dir() or suffix is None:  # DICOM, or header and voxels in two files
+        if path.is_dir() or suffix is None or _has_dicom_header(path):  # or header and voxels in two files
             volume = read_volume(path, self._warn, params.get("frame"))
             self.params["frame"] = None
             source, suffix = self._folder / f"{uuid.uuid4().hex}.nrrd", ".nrrd"
@@ -156,6 +157,18 @@ class Luggage:
     def _added(self, unit: Unit) -> dict:
         self.units[unit.id] = unit
         return unit.reference
+
+
+def _has_dicom_header(path: Path) -> bool:
+    """Whether some program has copied what a DICOM file tells of the patient into another format's header."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:  # whoever reads the image tells why
+        return False
+    is_segmentation = path.name.lower().endswith(".seg.nrrd")
+    return not is_segmentation and any(_OF_DICOM.fullmatch(key) for key in reader.GetMetaDataKeys())
 
 
 class Unfit(Exception):

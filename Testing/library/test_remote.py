@@ -82,6 +82,17 @@ def test_the_history_of_a_model_stays_at_home(warm, there, noise, tiny_bundle, t
     assert not any(name in text for text in told for name in ("Smith", str(tmp_path)))
 
 
+def test_the_header_of_a_converted_dicom_file_stays_at_home(warm, there, noise, tiny_bundle, tmp_path):
+    image = sitk.ReadImage(str(noise)) + 2
+    image.SetMetaData("0010|0010", "Smith^John")
+    sitk.WriteImage(image, str(noise))
+    assert b"Smith^John" in noise.read_bytes()
+    far(request(noise, tiny_bundle, tmp_path / "a.seg.nrrd"), warm)
+    assert not any(b"Smith^John" in path.read_bytes() for path in there.rglob("image-*"))
+    segment.run(request(noise, tiny_bundle, tmp_path / "b.seg.nrrd"), Report())
+    assert np.array_equal(voxels(tmp_path / "a.seg.nrrd"), voxels(tmp_path / "b.seg.nrrd"))
+
+
 def test_correct_is_the_local_one(warm, noise, tiny_bundle, tmp_path):
     initial = tmp_path / "initial.nrrd"
     segment.run(request(noise, tiny_bundle, initial), Report())
