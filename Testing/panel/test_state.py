@@ -188,3 +188,24 @@ def test_every_page_opens_without_a_main_window(user, monkeypatch):
         user.open(name)
     user.module.exit()
     user.module.enter()
+
+
+def test_sections_open_that_ctk_leaves_empty(user, crop, monkeypatch):
+    """The real ctkCollapsibleButton never shows what it hid before that had been shown once: sections that are folded
+    and come while another tab is in front."""
+    from slicerhost import widgets_ctk
+
+    def only_hides(section, is_collapsed):
+        for child in (w for w in section.children() if is_collapsed and w.isWidgetType()):
+            child.setProperty("visibilityToParent", not child.isHidden())
+            child.hide()
+
+    user.segment(crop)
+    user.open("CorrectPage")
+    section, contents = user.ui.snapshotSection, user.ui.snapshotList
+    section.collapsed = False
+    monkeypatch.setattr(widgets_ctk._Collapsing, "_collapsed_changed", only_hides)
+    section.collapsed = True
+    assert not contents.isVisibleTo(section)
+    section.collapsed = False
+    assert contents.isVisibleTo(section)
