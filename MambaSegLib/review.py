@@ -7,7 +7,7 @@ file, so that two people may work through one list. Decisions also go to the aud
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -98,10 +98,12 @@ class Session:
 
     def start(self, entry_id: str, reviewer: str) -> Entry:
         """Look at an entry: it becomes the current one, and "in progress" if nobody has begun it."""
-        entry = self._known(entry_id)
-        begun = entry.started or _now()
-        status = IN_PROGRESS if entry.status == NOT_STARTED else entry.status
-        return self._replace(entry_id, current=True, started=begun, status=status, reviewer=entry.reviewer or reviewer)
+
+        def begun(entry: Entry) -> dict:
+            status = IN_PROGRESS if entry.status == NOT_STARTED else entry.status
+            return {"started": entry.started or _now(), "status": status, "reviewer": entry.reviewer or reviewer}
+
+        return self._change(self._known(entry_id).id, begun, is_current=True)
 
     def decide(
         self,
@@ -127,12 +129,16 @@ class Session:
             raise UserError(f"A status of {', '.join(STATUSES)} was expected, but {status!r} came.", "Use one of them.")
         said = entry.comment if comment is None else comment
         audit.append(self.log, "review", reviewer, entry.title, entry.model, voxels, seconds, status, said)
-        spent, edited = entry.seconds + seconds, entry.edited or bool(voxels)
-        return self._replace(entry_id, status=status, reviewer=reviewer, comment=said, seconds=spent, edited=edited)
+
+        def decided(newest: Entry) -> dict:
+            spent, edited = newest.seconds + seconds, newest.edited or bool(voxels)
+            return {"status": status, "reviewer": reviewer, "comment": said, "seconds": spent, "edited": edited}
+
+        return self._change(entry_id, decided)
 
     def note(self, entry_id: str, comment: str) -> Entry:
         """Keep a comment before there is a decision."""
-        return self._replace(self._known(entry_id).id, comment=comment)
+        return self._change(self._known(entry_id).id, lambda _: {"comment": comment})
 
     def shown_order(self, entry_id: str, count: int) -> list[int]:
         """The order in which `count` candidates (model A, model B, ...) are shown; not blinded, their own."""
@@ -160,7 +166,7 @@ class Session:
         preference = {"candidates": list(candidates), "shown": shown, "chosen": chosen}
         decision = f"{chosen or 'none'} of {', '.join(shown)}"
         audit.append(self.log, "compare", reviewer, entry.title, None, None, seconds, decision)
-        return self._replace(entry_id, preference=preference, seconds=entry.seconds + seconds)
+        return self._change(entry_id, lambda newest: {"preference": preference, "seconds": newest.seconds + seconds})
 
     def neighbour(
         self, entry_id: str | None, step: int, shown: Filter | None = None, structure: str = ""
@@ -182,8 +188,8 @@ class Session:
             raise UserError(f"The worklist has no entry '{entry_id}'.", "Add it to the review first.")
         return self.entries[entry_id]
 
-    def _replace(self, entry_id: str, current: bool = False, **changes) -> Entry:
-        entry = self._file.change(entry_id, current, changed=_now(), **changes)
+    def _change(self, entry_id: str, change: Callable[[Entry], dict], is_current: bool = False) -> Entry:
+        entry = self._file.change(entry_id, is_current, lambda newest: change(newest) | {"changed": _now()})
         self.revision += 1
         return entry
 

@@ -54,13 +54,16 @@ class ReviewFile:
     def journal(self) -> Path:
         return self.path.with_name(self.path.name + ".changes.jsonl")
 
-    def change(self, entry_id: str, is_current: bool, **changes) -> Entry:
-        """Change fields of `_PROGRESS` of the newest state of an entry; on disk when this returns. Raises UserError."""
+    def change(self, entry_id: str, is_current: bool, change: Callable[[Entry], dict]) -> Entry:
+        """Give fields of `_PROGRESS` the values of `change(newest state of the entry)`; on disk when this returns.
+
+        Raises UserError.
+        """
         with locked(self.path.parent):
             self._take_in()
             if self._version < SCHEMA_VERSION:
                 self._rewrite()
-            entry = replace(self.entries[entry_id], **changes)
+            entry = replace(self.entries[entry_id], **change(self.entries[entry_id]))
             line = {"id": entry_id, "current": is_current} | {name: getattr(entry, name) for name in _PROGRESS}
             self._append(line)
             self._apply(line)

@@ -69,6 +69,16 @@ def test_each_sees_what_the_other_decided_and_added(tmp_path):
         assert len(session.entries) == 5
 
 
+def test_a_look_at_what_another_has_just_decided_leaves_the_decision(tmp_path):
+    one = Session.create(tmp_path / "s.json", entries_in(tmp_path))
+    two = Session.open(tmp_path / "s.json")
+    first = next(iter(one.entries))
+    one.decide(first, FLAGGED, "A", "odd", seconds=3)
+    seen = two.start(first, "B")
+    assert (seen.status, seen.reviewer, seen.comment, seen.seconds) == (FLAGGED, "A", "odd", 3)
+    assert two.decide(first, COMPLETED, "B", seconds=4).seconds == 7
+
+
 def test_an_unfinished_line_is_no_decision_and_does_not_spoil_the_next_one(tmp_path):
     path = tmp_path / "s.json"
     session = Session.create(path, entries_in(tmp_path))
