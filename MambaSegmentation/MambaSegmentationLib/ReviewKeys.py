@@ -7,7 +7,7 @@ import slicer
 
 SETTING = "MambaSegmentation/keys"
 DEFAULTS = {"next": "N", "previous": "P", "accept": "A", "flag": "F", "correct": "E", "compare": "C"}
-# Page Correct; none of the Segment Editor's own there: digits, Q, W, I, and of its effect Draw A and X.
+# Page Correct; none of the Segment Editor's own there: digits, I, Q, W, Y, Z, and of its effect Draw A and X.
 DEFAULTS |= {"belongs": "H", "belongsNot": "J"}
 
 

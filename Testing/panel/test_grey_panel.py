@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from library_python import run_python
 from test_panel_segment import node_labels
-from test_pictures import POLYP, picture_file  # noqa: F401
+from test_pictures import POLYP, correct_and_add, picture_file  # noqa: F401
 
 HERE = Path(__file__).resolve().parent
 RADIOGRAPH = "Radiograph"
@@ -107,32 +107,9 @@ def test_what_does_not_fit(user, grey, crop):
 
 
 def test_grey_picture_is_corrected_and_taken_into_the_training_set_in_colour(user, grey, store):
-    import slicer
-    from MambaSegmentationLib import SegmentVoxels
-    from PySide6 import QtCore
-
     from MambaSegLib import corrections
 
-    segmentation = user.segment(grey, POLYP)
-    user.open("CorrectPage")
-    (segment_id,) = SegmentVoxels.segmentIds(segmentation)
-    edited = node_labels(segmentation, grey) > 0
-    middle = int(np.median(np.nonzero(edited[0])[1]))
-    edited[0, :, middle : middle + 20] = False
-    SegmentVoxels.setMask(segmentation, segment_id, grey, edited)
-    slicer.app.processEvents()
-    user.panel.runView.hideMessage()
-    user.click(user.ui.correctButton)
-    user.until_idle()
-    assert user.ui.acceptCorrectionButton.visible, user.message
-    user.click(user.ui.acceptCorrectionButton)
-    assert not node_labels(segmentation, grey)[0, :, middle : middle + 20].any(), "what was edited stays"
-    user.open("FineTunePage")
-    user.ui.caseStructureList.item(0).setCheckState(QtCore.Qt.Checked)
-    user.ui.casePatientEdit.text, user.ui.caseAnnotatorEdit.text = "P1", "Ann"
-    user.click(user.ui.addCaseButton)
-    user.until_idle()
-    assert "The case was added" in user.message
+    correct_and_add(user, grey)
     (case,) = corrections.cases(store)
     from MambaSegLib.image import read_volume
 

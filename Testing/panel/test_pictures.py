@@ -168,9 +168,10 @@ def test_frames_of_a_video(user, picture):
     assert overlap > 0.7, "the second frame is the first one upside down"
 
 
-def test_picture_is_corrected_and_added_to_the_training_set(user, picture, tmp_path):
+def correct_and_add(user, picture) -> None:
+    """A part of what the polyp model found is erased, continued, accepted, and taken into the training set."""
     import slicer
-    from MambaSegmentationLib import SegmentVoxels, Settings
+    from MambaSegmentationLib import SegmentVoxels
     from PySide6 import QtCore
 
     segmentation = user.segment(picture, POLYP)
@@ -181,20 +182,26 @@ def test_picture_is_corrected_and_added_to_the_training_set(user, picture, tmp_p
     edited[0, :, middle : middle + 20] = False
     SegmentVoxels.setMask(segmentation, segment_id, picture, edited)
     slicer.app.processEvents()
+    user.panel.runView.hideMessage()
     user.click(user.ui.correctButton)
     user.until_idle()
-    assert not user.message, user.message
+    assert user.ui.acceptCorrectionButton.visible, user.message
     user.click(user.ui.acceptCorrectionButton)
     assert not mask(segmentation, picture)[0, :, middle : middle + 20].any(), "what was edited stays"
+    user.open("FineTunePage")
+    user.ui.caseStructureList.item(0).setCheckState(QtCore.Qt.Checked)
+    user.ui.casePatientEdit.text, user.ui.caseAnnotatorEdit.text = "P1", "Ann"
+    user.click(user.ui.addCaseButton)
+    user.until_idle()
+    assert "The case was added" in user.message
+
+
+def test_picture_is_corrected_and_added_to_the_training_set(user, picture, tmp_path):
+    from MambaSegmentationLib import Settings
 
     Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, str(tmp_path / "corrections"))
     try:
-        user.open("FineTunePage")
-        user.ui.caseStructureList.item(0).setCheckState(QtCore.Qt.Checked)
-        user.ui.casePatientEdit.text, user.ui.caseAnnotatorEdit.text = "P1", "Ann"
-        user.click(user.ui.addCaseButton)
-        user.until_idle()
-        assert "The case was added" in user.message
+        correct_and_add(user, picture)
         assert user.ui.caseList.count == 1
     finally:
         Settings.store(Settings.CORRECTIONS_FOLDER_SETTING, "")
