@@ -183,7 +183,7 @@ def test_cancel_keeps_the_connection(warm, there, noise, tiny_bundle, endless_bu
 def far_processes(warm) -> tuple[int, int]:
     """Process ids of the one that keeps the folder, and of the worker."""
     keeper = warm["link"][1]._process.pid
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(keeper)], capture_output=True, text=True, check=True)
+    found = subprocess.run(["pgrep", "-P", str(keeper)], capture_output=True, text=True, check=True)
     return keeper, int(found.stdout)
 
 
