@@ -27,6 +27,7 @@ from .errors import UserError
 from .folder_lock import locked
 from .job import to_json_value
 from .model_versions import Version, find_version, history, lineage, models_folder, versions
+from .provenance import shareable
 from .safe_file import write_text
 
 __all__ = [
@@ -148,6 +149,8 @@ def remove(name: str, folder: str | os.PathLike | None = None) -> None:
 def export_card(name: str, path: str | os.PathLike, folder: str | os.PathLike | None = None) -> Path:
     """Write the card of a version as .md or .html, complete or not at all; an existing file is not overwritten.
 
+    It names no case that may be a patient, see `provenance`.
+
     Raises:
         UserError: unknown model or ending, the file exists, or cannot be written.
     """
@@ -158,7 +161,7 @@ def export_card(name: str, path: str | os.PathLike, folder: str | os.PathLike | 
     if path.exists():
         raise UserError(f"{path} exists already.", "Choose another name; nothing is overwritten.")
     version = find_version(name, folder)
-    return write_text(path, makers[path.suffix.lower()](version.open().data, version.decision))
+    return write_text(path, makers[path.suffix.lower()](*shareable(version.open().data, version.decision)))
 
 
 def _exactly(name: str, root: Path) -> Version:

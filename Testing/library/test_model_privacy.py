@@ -8,7 +8,7 @@ import pytest
 from test_model_archive import add, write_zip
 from test_model_store import ROW, YES
 
-from MambaSegLib import catalogue, export
+from MambaSegLib import catalogue, export, model_store
 from MambaSegLib.bundle import open_bundle, write_bundle
 from MambaSegLib.bundle_archive import describe
 from MambaSegLib.job import Report
@@ -55,6 +55,10 @@ def test_the_decision_tells_of_no_patients(tiny_bundle_data, tmp_path, home):
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         texts = [archive.read(name).decode() for name in archive.namelist() if not name.endswith(".safetensors")]
     assert len(texts) == 3 and not any(name in text for text in texts for name in (*PRIVATE, "Held Out"))
+    model_store.add(open_bundle(bundle.folder), YES | {"reasons": reasons, "rows": rows})
+    for ending in (".md", ".html"):
+        card = model_store.export_card("tiny", tmp_path / f"card{ending}").read_text(encoding="utf-8")
+        assert "withheld-2" in card and not any(name in card for name in (*PRIVATE, "Dr. Who"))
     told = describe(tmp_path / "x.zip").decision
     assert told["reasons"] == ["Anterior: in case withheld-2 Dice fell by 0.30; look at it.", reasons[1]]
     assert [row["worst_case"] for row in told["rows"]] == ["withheld-2", "withheld-1", None]

@@ -158,7 +158,7 @@ def test_cancel_and_kill_there(user, chosen, crop):
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True)
     return [int(line) for line in found.stdout.split()]
 
 
