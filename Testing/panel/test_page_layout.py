@@ -155,6 +155,5 @@ def test_panel_grows_for_a_wide_page_and_shrinks_again(user, module, crop):
     editor.setMinimumWidth(480)
     for name, is_wide in (("CorrectPage", True), ("SegmentPage", False)):
         user.open(name)
-        user._application.processEvents()
-        assert (module.parent.minimumSizeHint().width() > 480) == is_wide
+        user._wait_until(lambda wide=is_wide: (module.parent.minimumSizeHint().width() > 480) == wide, 10)
     editor.setMinimumWidth(0)
