@@ -137,7 +137,8 @@ class Panel(VTKObservationMixin):
         """As wide as the page shown needs, as with modules of Slicer: its Segment Editor is wider than 350 points."""
         for name, area in self._areas.items():
             isShown = self.pages[name] is self._shown
-            area.setMinimumWidth(area.widget().property("minimumSizeHint").width() if isShown else 0)
+            needed = [part.property("minimumSizeHint").width() for part in (area.widget(), area.verticalScrollBar())]
+            area.setMinimumWidth(sum(needed) if isShown else 0)
 
     # Jobs
 
