@@ -1,8 +1,9 @@
-"""Sequences of several inputs, and the map of doubt of every frame."""
+"""Sequences: every frame, of one or several inputs, and the map of doubt of each."""
 
 import numpy as np
 import pytest
 from test_panel_segment import linear_transform, node_labels
+from test_segment_page import copies
 
 PAIR = "Pair of images"
 
@@ -178,3 +179,56 @@ def test_a_warning_of_every_frame_is_told_once(user, crop):
     finally:
         user.ui.allFramesCheckBox.checked = False
     assert user.message.count("much coarser") == 1
+
+
+@pytest.fixture
+def sequence(crop):
+    """Two frames of the crop in a browser; returns the proxy volume and the browser."""
+    import slicer
+
+    scene = slicer.mrmlScene
+    frames = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Frames")
+    for index, node in enumerate([crop, *copies(crop, 1)]):
+        frames.SetDataNodeAtValue(node, str(10 * index))
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        scene.RemoveNode(node)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.SetAndObserveMasterSequenceNodeID(frames.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    return browser.GetProxyNode(frames), browser
+
+
+def test_every_frame_of_a_sequence(user, sequence):
+    import slicer
+
+    proxy, browser = sequence
+    user.ui.volumeSelector.setCurrentNode(proxy)
+    assert user.ui.allFramesCheckBox.visible and "2 frames" in user.ui.allFramesCheckBox.text
+    user.ui.allFramesCheckBox.checked = True
+    segmentation = user.segment(proxy)
+    assert segmentation is not None, user.message
+    result = browser.GetSequenceNode(segmentation)
+    assert result.GetNumberOfDataNodes() == 2 and result.GetNthIndexValue(1) == "10"
+    first = node_labels(segmentation, proxy)
+    browser.SetSelectedItemNumber(1)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    second = node_labels(segmentation, proxy)
+    assert not np.array_equal(first, second) and second.any()
+    alone = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, proxy, "Second frame alone")
+    assert np.array_equal(second, node_labels(user.segment(alone), alone))
+
+
+def test_cancelled_sequence_leaves_the_scene_alone(user, sequence):
+    from test_interruptions import scene_content
+
+    proxy, _browser = sequence
+    user.ui.volumeSelector.setCurrentNode(proxy)
+    user.ui.allFramesCheckBox.checked = True
+    user.choose_model("Endless")
+    before = scene_content()
+    user.click(user.ui.segmentButton)
+    user.until_progress()
+    assert user.ui.stepLabel.text == "Frame 1 of 2"
+    user.click(user.ui.cancelButton)
+    user.until_idle()
+    assert scene_content() == before
