@@ -25,10 +25,10 @@ def images(crop_file, tmp_path):
 @pytest.fixture
 def section(user):
     """The section, open, as a user finds it."""
-    user.ui.folderSection.collapsed = False
+    user.ui.folderSection.collapsed = user.ui.optionsSection.collapsed = False
     yield user
     user.ui.folderInputEdit.currentPath = user.ui.folderOutputEdit.currentPath = ""
-    user.ui.folderSection.collapsed = True
+    user.ui.folderSection.collapsed = user.ui.optionsSection.collapsed = True
 
 
 def choose(user, images, output, model: str = "Quick", wait_s: float = 60) -> str:
