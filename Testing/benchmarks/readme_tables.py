@@ -165,6 +165,18 @@ def correct() -> str:
     return table(header, rows)
 
 
+def clicks() -> str:
+    """clicks.json: mean Dice after so many clicks."""
+    data = json.loads((RESULTS / "clicks.json").read_text())
+    rows = []
+    for model_name, looks in data.items():
+        for look, row in looks.items():
+            dice = [f"{value:.3f}" for value in row["dice"]["mean"]]
+            rows.append([model_name, look, row["cases"], *dice, f"{row['worst_single_click']:+.3f}"])
+    header = ["Model", "Images", "Cases", "No click", "1 click", "3", "5", "10 clicks", "Worst single click"]
+    return table(header, rows)
+
+
 def review_score() -> str:
     """review_score.json: how well the shipped score puts the worst first."""
     data = json.loads((RESULTS / "review_score.json").read_text())
@@ -193,7 +205,7 @@ def finetune() -> str:
 
 BLOCKS = {
     **{"model": model, "networks": networks, "ratios": ratios, "operators": operators, "main job": main_job},
-    **{"correct": correct, "review score": review_score, "finetune": finetune},
+    **{"correct": correct, "clicks": clicks, "review score": review_score, "finetune": finetune},
 }
 
 
